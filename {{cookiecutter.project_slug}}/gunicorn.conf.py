@@ -1,0 +1,112 @@
+"""How gunicorn runs the service. `gunicorn` reads this file when started in this folder.
+
+gunicorn ignores a name it does not know, and takes one it knows as a setting whatever it was
+meant for: names of ours start with an underscore, and a test checks every other one.
+Numbers without a reason beside them are explained in the README.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import importlib
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+if os.environ.get("WEB_WORKER_CLASS", "").startswith("gevent"):
+    # Before anything else is imported: preload loads the application, and psycopg chooses how it
+    # waits, long before gunicorn patches. Queries would block the whole worker, without a warning.
+    from gevent import monkey
+
+    monkey.patch_all()
+
+_SOURCE = Path(__file__).resolve().parent / "src"
+sys.path.insert(0, str(_SOURCE))
+
+# A bad setting ends gunicorn here with 78 (EX_CONFIG), once, whatever workers would do.
+_settings = importlib.import_module("{{cookiecutter.package_name}}.settings").load_or_exit()
+
+
+def _cpus() -> int:
+    """Count the processors this process may use: its affinity, cut down to the quota of its cgroup."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        own = Path("/sys/fs/cgroup") / next(line[4:] for line in lines if line.startswith("0::/"))
+        for folder in (own, *own.parents[:-3]):
+            quota, period = (folder / "cpu.max").read_text().split()
+            if quota != "max":
+                count = min(count, math.ceil(int(quota) / int(period)))
+    except (OSError, StopIteration, ValueError):
+        pass  # No cgroup of version 2, so no quota that could be read.
+    return max(1, count)
+
+
+wsgi_app = "{{cookiecutter.package_name}}.wsgi:app"
+bind = [_settings.web_bind]
+
+# -- processes ---------------------------------------------------------------------------------
+
+worker_class = _settings.web_worker_class
+workers = _settings.web_concurrency or min(2 * _cpus() + 1, 9)
+# gunicorn would make gthread of a sync worker that has threads.
+threads = _settings.web_threads if worker_class == "gthread" else 1
+# Loaded once, before the fork: a broken service never starts, memory is shared, and SIGHUP cannot
+# put broken code in service. It loads no new code either: deploy by restart.
+preload_app = _settings.web_preload
+# The workers' heartbeat is a file: on a slow disk it would stop them.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+# A leak is bounded. The jitter keeps the workers from restarting at the same moment.
+max_requests = 10_000
+max_requests_jitter = 2_000
+
+# -- seconds -----------------------------------------------------------------------------------
+
+# How long requests in flight may take after SIGTERM; less than the supervisor's own deadline.
+graceful_timeout = 25
+# More than the idle timeout of what stands in front (60 at most load balancers), which would
+# otherwise use a connection that is just being closed.
+keepalive = 75
+
+# -- the edge ----------------------------------------------------------------------------------
+
+forwarded_allow_ips = _settings.forwarded_allow_ips
+# The default believes three headers, and refuses requests in which they contradict each other.
+secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
+# As long as nginx allows; the default is half of it.
+limit_request_line = 8190
+# One path for all gunicorns of a user: the second one takes the first one's socket away.
+control_socket_disable = True
+
+# -- logs --------------------------------------------------------------------------------------
+
+accesslog = "-"
+loglevel = _settings.log_level
+
+
+# -- hooks -------------------------------------------------------------------------------------
+
+
+def on_starting(server: Any) -> None:
+    """Without preload, find out once, in the master, whether workers could load the service."""
+    if not preload_app:
+        importlib.import_module("{{cookiecutter.package_name}}.preflight")
+
+
+def when_ready(server: Any) -> None:
+    """Keep what is loaded shared: the collector would write to every page of it in every worker."""
+    gc.collect()
+    gc.freeze()
+
+
+def post_worker_init(worker: Any) -> None:
+    """Print the stacks of all threads when gunicorn aborts a worker that hangs.
+
+    gunicorn has replaced the handler that PYTHONFAULTHANDLER set, and enable() alone would not
+    set it again.
+    """
+    faulthandler.disable()
+    faulthandler.enable()

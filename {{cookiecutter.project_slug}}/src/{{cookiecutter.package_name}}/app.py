@@ -1,0 +1,49 @@
+"""The one place where the parts meet: `create_app` builds the service."""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Flask
+
+from . import api, commit_guard, db, errors, health, openapi
+from .middleware import OwnContext, WholeBodies
+from .notes import views as notes
+from .settings import Settings, load
+from .teardown import SafeTeardown
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Build the service from the settings, or from the environment when none are given.
+
+    Opens no connection and starts no thread: the server may fork afterwards. Raises
+    `ConfigurationError` when the environment does not describe a service that can run.
+    """
+    settings = settings or load()
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("alembic.runtime.plugins").setLevel("WARNING")  # It greets with seven lines.
+
+    app = SafeTeardown(__package__ or __name__)
+    app.config.from_mapping(
+        SECRET_KEY=settings.secret_key.get_secret_value(),
+        TESTING=settings.app_env == "testing",
+        MAX_CONTENT_LENGTH=1024 * 1024,
+        SQLALCHEMY_DATABASE_URI=settings.database_url,
+        SQLALCHEMY_ENGINE_OPTIONS=db.engine_options(
+            settings.database_url, threads=settings.web_threads, name=app.name
+        ),
+    )
+    db.init_app(app)
+    commit_guard.init_app(app, settings.on_uncommitted_work)
+    errors.init_app(app)
+    api.init_app(app)
+
+    app.register_blueprint(health.bp)
+    app.register_blueprint(notes.bp)
+    app.register_blueprint(openapi.bp)
+
+    db.end_sessions_first(app)
+    app.wsgi_app = WholeBodies(OwnContext(app.wsgi_app))  # type: ignore[method-assign]
+    return app

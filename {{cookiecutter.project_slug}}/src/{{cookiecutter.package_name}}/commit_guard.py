@@ -1,0 +1,112 @@
+"""A request that succeeds has committed what it wrote; a request that failed commits nothing.
+
+Both mistakes lose or keep data without any error: a forgotten commit answers 201 and stores
+nothing, a commit after an error stores work that was refused. The first one fails in
+development and tests and is logged in production (UNCOMMITTED_WORK); the second is always refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import typing as t
+from collections.abc import Iterable
+
+from flask import Flask, Response, g, has_app_context, request
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.orm import Session, SessionTransaction
+
+from .db import db, engines_of
+
+log = logging.getLogger(__name__)
+
+_WRITES = re.compile(
+    r"\s*(?:insert|update|delete|merge|replace|truncate|copy|call|do)\b"
+    r"|\s*with\b.*\b(?:insert|update|delete|merge)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+class UncommittedWork(AssertionError):
+    """A request succeeded, and something it wrote would have been thrown away."""
+
+
+class CommitAfterFailure(RuntimeError):
+    """Something committed the session of a request that had failed already."""
+
+
+def init_app(app: Flask, on_uncommitted_work: str) -> None:
+    """Watch every engine of the application; `off` leaves only the refusal of late commits."""
+    # The same listener is registered once, however many applications a test builds.
+    event.listen(db.session, "before_commit", _refuse_after_failure)
+    if on_uncommitted_work == "off":
+        return
+    _watch_writes(engines_of(app))
+
+    @app.after_request
+    def refuse_uncommitted(response: Response) -> Response:
+        # Registered first, so it runs last: what another after_request function wrote counts too.
+        if response.status_code < 400 and (left := _left_uncommitted()):
+            message = (
+                f"{request.method} {request.path} answers {response.status_code} and has not committed:"
+                f" {'; '.join(left)}. Write inside `with transaction() as session:`."
+            )
+            if on_uncommitted_work == "raise":
+                db.session.rollback()
+                raise UncommittedWork(message)
+            log.error(message)
+        return response
+
+
+def fail_request() -> None:
+    """Roll the request's session back, and refuse every later commit of it."""
+    g.request_failed = True
+    if db.session.registry.has():
+        db.session.rollback()
+
+
+def _refuse_after_failure(session: Session) -> None:
+    if has_app_context() and "request_failed" in g:
+        raise CommitAfterFailure(
+            f"{request.method} {request.path} has failed, its session must not be committed any more."
+            " What has to be stored all the same needs a session of its own: Session(db.engine)."
+        )
+
+
+def _watch_writes(engines: Iterable[Engine]) -> None:
+    for engine in engines:
+        event.listen(engine, "after_cursor_execute", _note_write)
+        event.listen(engine, "commit", _forget_writes)
+        event.listen(engine, "rollback", _forget_writes)
+    event.listen(db.session, "after_transaction_end", _forget_at_the_end)
+
+
+def _note_write(
+    connection: Connection, cursor: object, sql: str, parameters: object, context: t.Any, many: bool
+) -> None:
+    if context is None or not has_app_context() or not connection.in_transaction():
+        return
+    written_as_text = context.compiled is None or context.is_text
+    if context.isinsert or context.isupdate or context.isdelete or (written_as_text and _WRITES.match(sql)):
+        g.setdefault("uncommitted", {})[connection] = sql
+
+
+def _forget_writes(connection: Connection) -> None:
+    if has_app_context() and "uncommitted" in g:
+        g.uncommitted.pop(connection, None)
+
+
+def _forget_at_the_end(session: Session, transaction: SessionTransaction) -> None:
+    # The end of a SAVEPOINT has a parent, and commits nothing.
+    if transaction.parent is None and has_app_context():
+        g.pop("uncommitted", None)
+
+
+def _left_uncommitted() -> list[str]:
+    left = [" ".join(sql.split())[:100] for sql in g.get("uncommitted", {}).values()]
+    if db.session.registry.has():
+        session = db.session()
+        left += [f"new {row!r}" for row in session.new]
+        left += [f"deleted {row!r}" for row in session.deleted]
+        left += [f"changed {row!r}" for row in session.dirty if session.is_modified(row)]
+    return left

@@ -1,0 +1,183 @@
+"""The database: one base for the models, one session for each context, commits by hand."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import typing as t
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from flask import Flask, has_request_context, request
+from flask.globals import app_ctx
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import Connection, DateTime, Dialect, Engine, MetaData, TypeDecorator, event
+from sqlalchemy.orm import DeclarativeBase, Session
+
+from . import fork_safety
+
+log = logging.getLogger(__name__)
+
+
+class Base(DeclarativeBase):
+    """What every model inherits. Constraints get names, so that a migration can change them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_N_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """A moment in UTC; SQLite forgets the zone of what it stores."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+def _current_context() -> object:
+    """Key sessions by the context itself. Its id() is an address that the next context may get:
+    a session that leaked was then committed by another request."""
+    return t.cast(t.Any, app_ctx)._get_current_object()
+
+
+class Database(SQLAlchemy):
+    """Flask-SQLAlchemy, with an end of the session that cannot fail."""
+
+    def _teardown_session(self, exc: BaseException | None) -> None:
+        end_session(exc)
+
+
+db = Database(
+    metadata=Base.metadata,
+    # Objects stay readable after the commit; `transaction()` forgets them before the next one.
+    session_options={"expire_on_commit": False, "scopefunc": _current_context},
+)
+
+
+def init_app(app: Flask) -> None:
+    """Connect the engines of the application. Opens no connection."""
+    db.init_app(app)
+    for engine in engines_of(app):
+        fork_safety.watch(engine)
+        if engine.dialect.name == "sqlite":
+            _begin_by_hand(engine)
+
+
+def end_sessions_first(app: Flask) -> None:
+    """Call at the end of `create_app`: what is registered last runs first, before any other teardown.
+
+    Flask-SQLAlchemy registered the same end first, so it also runs last, for a teardown that
+    opened a session again.
+    """
+    app.teardown_appcontext(end_session)
+
+
+def engines_of(app: Flask) -> list[Engine]:
+    """Return every engine of the application, binds included."""
+    with app.app_context():
+        return list(db.engines.values())
+
+
+def end_session(exc: BaseException | None = None) -> None:
+    """Roll back, give the connection back, forget the session. Never raises."""
+    if not db.session.registry.has():
+        return
+    session = db.session()
+    try:
+        session.close()
+    except Exception:
+        # The connection died since its last statement. It must not go back to the pool.
+        log.warning("the session did not close, its connection is dropped", exc_info=True)
+        try:
+            session.invalidate()
+        except Exception:
+            log.exception("the session could not be invalidated")
+    finally:
+        # scoped_session.remove() leaves the entry in place when close() raises.
+        db.session.registry.clear()
+
+
+@contextmanager
+def transaction(**options: t.Any) -> Generator[Session]:
+    """Commit what the block did, or roll it back if it raises; inside another one, join it.
+
+    Options are execution options of the connection (`isolation_level="SERIALIZABLE"`). Raises
+    `RuntimeError` when they come too late, because the transaction has begun.
+    """
+    session: Session = db.session()
+    if session.info.get("transaction"):
+        if options:
+            raise RuntimeError("an outer transaction() has begun, its options cannot change any more")
+        yield session
+        return
+    if options and session.in_transaction():
+        raise RuntimeError("the session has begun a transaction, its options cannot change any more")
+    # What was read before may have changed since: even SELECT ... FOR UPDATE would show the old values.
+    session.expire_all()
+    session.info["transaction"] = True
+    try:
+        if options:
+            session.connection(execution_options=options)
+        yield session
+        session.commit()
+    except BaseException:
+        session.rollback()
+        raise
+    finally:
+        session.info.pop("transaction", None)
+
+
+def engine_options(url: str, *, threads: int, name: str) -> dict[str, t.Any]:
+    """Return what the engine needs for the dialect of the URL; times are seconds.
+
+    One connection for each thread, and two for requests that open a second one. Flask-SQLAlchemy
+    makes integers of the pool's times: 0.5 would be 0.
+    """
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": 5}}
+    return {
+        "pool_size": threads,
+        "max_overflow": 2,
+        "pool_timeout": 2,
+        "pool_pre_ping": True,
+        "pool_recycle": 1800,
+        "pool_use_lifo": True,
+        "connect_args": {
+            "connect_timeout": 3,
+            "application_name": name,
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "options": "-c statement_timeout=30s -c lock_timeout=5s"
+            " -c idle_in_transaction_session_timeout=60s",
+        },
+    }
+
+
+def _begin_by_hand(engine: Engine) -> None:
+    """Let SQLAlchemy say BEGIN: the driver begins too late, and updates get lost without an error."""
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, record: object) -> None:
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that reads first and writes later is refused when another one wrote in between.
+        reads_only = has_request_context() and request.method in {"GET", "HEAD", "OPTIONS"}
+        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,138 @@
+"""A connection belongs to the process that opened it: two processes on one socket read each other's rows.
+
+Servers differ, so there are three layers. Each pool drops what another process opened, without any
+server's help. Engines refuse a connection or session that was in use across the fork. Python's
+fork hook cuts and empties everything at once, where the server runs it (uWSGI needs
+py-call-uwsgi-fork-hooks for that).
+Source: SQLAlchemy, "Using Connection Pools with Multiprocessing or os.fork()".
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sysconfig
+import traceback
+import typing as t
+import weakref
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
+
+log = logging.getLogger(__name__)
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_sockets: weakref.WeakSet[t.Any] = weakref.WeakSet()
+_first_opened: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
+# What the parent opened is kept, never closed: a destructor would say goodbye on the parent's socket.
+_inherited: list[object] = []
+
+
+class ConnectionCrossedFork(RuntimeError):
+    """A connection or session is used in another process than the one that opened it."""
+
+
+def watch(engine: Engine) -> None:
+    """Empty the engine's pool in every child process, and remember what opened its first connection."""
+    _engines.add(engine)
+
+    @event.listens_for(engine, "connect")
+    def note_first(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        _first_opened.setdefault(engine, record.info["opened_at"])
+
+
+def close_early_connections(engines: list[Engine]) -> None:
+    """Close what was opened while the application was built, and name the line that did it.
+
+    The server forks next, and a connection opened before would be in every worker.
+    """
+    for engine in engines:
+        if opened_at := _first_opened.pop(engine, None):
+            log.warning(
+                "a database connection was opened at %s while the application was being built;"
+                " it is closed again. Query inside requests and commands, not at import.",
+                opened_at,
+            )
+            engine.dispose()
+
+
+@event.listens_for(Pool, "connect")
+def _note_owner(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    record.info["pid"] = os.getpid()
+    record.info["opened_at"] = _calling_line()
+    if hasattr(connection, "fileno"):
+        _sockets.add(connection)
+
+
+@event.listens_for(Pool, "checkout")
+def _drop_parents(
+    connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: PoolProxiedConnection
+) -> None:
+    if record.info["pid"] != os.getpid():
+        _cut(connection)
+        # The recipe of SQLAlchemy's documentation: with both empty, the pool opens another one.
+        entry, fairy = t.cast(t.Any, record), t.cast(t.Any, proxy)
+        entry.dbapi_connection = fairy.dbapi_connection = None
+        raise DisconnectionError("opened in another process")
+
+
+@event.listens_for(Engine, "before_cursor_execute")
+def _refuse_parents(
+    connection: Connection,
+    cursor: object,
+    statement: str,
+    parameters: object,
+    context: object,
+    many: bool,
+) -> None:
+    owner = connection.info["pid"]
+    if owner != os.getpid():
+        _cut(connection.connection.dbapi_connection)
+        raise ConnectionCrossedFork(
+            f"a connection opened in process {owner} at {connection.info['opened_at']} is used in process"
+            f" {os.getpid()}: a session or connection was made before the server forked, and kept."
+            " Keep none in a global; use db.session inside the request."
+        )
+
+
+@event.listens_for(Pool, "reset")
+def _say_nothing_for_parents(
+    connection: DBAPIConnection, record: ConnectionPoolEntry | None, state: object
+) -> None:
+    """Keep a session that is thrown away in a child from rolling its parent back."""
+    if record is not None and record.info["pid"] != os.getpid():
+        _cut(connection)
+
+
+def _cut(connection: object) -> None:
+    """Point the child's copy of the parent's socket at nothing, so that no clean-up can speak on it."""
+    if connection in _inherited:
+        return
+    _inherited.append(connection)
+    if hasattr(connection, "fileno"):
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, connection.fileno(), inheritable=False)
+        os.close(null)
+
+
+def _after_fork() -> None:
+    for connection in list(_sockets):
+        if not connection.closed:
+            _cut(connection)
+    for engine in list(_engines):
+        _inherited.append(engine.pool)
+        engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _calling_line() -> str:
+    """Return file and line of the innermost caller that belongs to no installed package."""
+    installed = (*(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), __file__)
+    for frame in reversed(traceback.extract_stack(limit=60)):
+        if not frame.filename.startswith((*installed, "<")):
+            return f"{frame.filename}:{frame.lineno}"
+    return "an unknown line"

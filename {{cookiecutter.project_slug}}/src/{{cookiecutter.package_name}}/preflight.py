@@ -1,0 +1,42 @@
+"""Build the application once in a child of the server's master, before any worker exists.
+
+A worker that cannot build it would be started again for ever, or its traceback would be printed
+once for each worker. The child leaves the master as it was: nothing is imported there, so that
+each worker still loads the code of its own day.
+
+Importing this module is the check: uWSGI does it by shared-import, gunicorn.conf.py before it starts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+
+def _check() -> None:
+    """Raise `SystemExit` with the status of the child when the application cannot be built."""
+    child = os.fork()
+    if child == 0:
+        os._exit(_try_to_build())
+    _, status = os.waitpid(child, 0)
+    if exit_code := os.waitstatus_to_exitcode(status):
+        raise SystemExit(exit_code if exit_code > 0 else 1)
+
+
+def _try_to_build() -> int:
+    try:
+        importlib.import_module(f"{__package__}.wsgi")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return 0
+
+
+_check()

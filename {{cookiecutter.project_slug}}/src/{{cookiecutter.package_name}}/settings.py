@@ -1,0 +1,172 @@
+"""What is read from the environment, and nowhere else."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.util
+import ipaddress
+import os
+import re
+import sys
+import typing as t
+from pathlib import Path
+
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+EX_CONFIG = 78  # <sysexits.h>; systemd's RestartPreventExitStatus=78 keeps it from trying again.
+DRIVERS = {"postgresql+psycopg": "psycopg", "sqlite+pysqlite": "sqlite3"}
+
+
+class ConfigurationError(Exception):
+    """The environment does not describe a service that can run; each problem is one line."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def _database_url(text: str) -> str:
+    """Return the URL with its driver named and a SQLite path made absolute."""
+    try:
+        url = make_url(re.sub(r"^postgres://", "postgresql://", text))
+    except (ArgumentError, ValueError):
+        raise ValueError("is not a database URL such as postgresql://user:password@host/name") from None
+    if url.drivername in {"postgresql", "sqlite"}:
+        url = url.set(
+            drivername=f"{url.drivername}+{'psycopg' if url.drivername == 'postgresql' else 'pysqlite'}"
+        )
+    if url.drivername not in DRIVERS:
+        raise ValueError(f"names {url.drivername}, known are postgresql:// and sqlite:///")
+    if importlib.util.find_spec(DRIVERS[url.drivername]) is None:
+        raise ValueError(
+            f"names {url.get_backend_name()}, whose driver {DRIVERS[url.drivername]} is not installed"
+        )
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_file(url)
+    if not url.database:
+        raise ValueError("names no database, add /name at its end")
+    return url.render_as_string(hide_password=False)
+
+
+def _sqlite_file(url: URL) -> str:
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise ValueError("names no file: in memory, every process would have a database of its own")
+    # Flask-SQLAlchemy and Alembic resolve a relative path each in a way of their own.
+    path = Path(url.database).absolute()
+    if not path.parent.is_dir():
+        raise ValueError(f"names a file in {path.parent}, which is no folder")
+    return url.set(database=str(path)).render_as_string(hide_password=False)
+
+
+def _bind(text: str) -> str:
+    match = re.fullmatch(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]*):(\d{1,5})", text)
+    if not (match and int(match[1]) < 65536) and not re.fullmatch(r"unix:.+", text):
+        raise ValueError("is not host:port (127.0.0.1:8000) or unix:/path")
+    return text
+
+
+def _proxies(text: str) -> str:
+    for address in text.split(","):
+        if address.strip() != "*":
+            try:
+                ipaddress.ip_network(address.strip())
+            except ValueError:
+                raise ValueError("is not a list of addresses such as 127.0.0.1,10.0.0.0/8") from None
+    return text
+
+
+def _key(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value()) < 32:
+        raise ValueError(
+            "is shorter than 32 characters, make one with:"
+            " python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+        )
+    return secret
+
+
+_lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+
+
+class Settings(BaseSettings):
+    """Every setting of the service; the name in the environment is the field's name in capitals."""
+
+    # An empty variable counts as a missing one; without hide_input_in_errors a secret could be printed.
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    app_env: t.Annotated[t.Literal["production", "development", "testing"], _lower] = "production"
+    database_url: t.Annotated[str, AfterValidator(_database_url)] = Field(repr=False)
+    secret_key: t.Annotated[SecretStr, AfterValidator(_key)]
+    log_level: t.Annotated[t.Literal["debug", "info", "warning", "error", "critical"], _lower] = "info"
+    uncommitted_work: t.Annotated[t.Literal["raise", "log", "off"] | None, _lower] = None
+
+    web_bind: t.Annotated[str, AfterValidator(_bind)] = "127.0.0.1:8000"
+    web_concurrency: PositiveInt | None = Field(default=None, le=512)
+    web_threads: PositiveInt = Field(default=4, le=512)
+    web_worker_class: t.Literal["gthread", "sync", "gevent", "gevent_pywsgi"] = "gthread"
+    web_preload: bool = True
+    forwarded_allow_ips: t.Annotated[str, AfterValidator(_proxies)] = "127.0.0.1,::1"
+
+    @property
+    def on_uncommitted_work(self) -> str:
+        """Say what a request that forgot its commit comes to: `raise`, `log` or `off`."""
+        return self.uncommitted_work or ("log" if self.app_env == "production" else "raise")
+
+
+@functools.cache
+def load() -> Settings:
+    """Read the environment once, so that a reload of the server's own file cannot change what runs.
+
+    Raises `ConfigurationError` with all problems at once.
+    """
+    try:
+        settings = Settings()  # type: ignore[call-arg]  # The fields come from the environment.
+    except ValidationError as error:
+        problems = [f"{str(e['loc'][0]).upper()} {_reason(e['type'], e['msg'])}" for e in error.errors()]
+        raise ConfigurationError(problems + _misspellings()) from None
+    if misspelt := _misspellings():
+        raise ConfigurationError(misspelt)
+    return settings
+
+
+def load_or_exit() -> Settings:
+    """Read the environment, or end the process with 78 and one line for each problem."""
+    try:
+        return load()
+    except ConfigurationError as error:
+        exit_with(error)
+
+
+def exit_with(error: ConfigurationError) -> t.NoReturn:
+    """End the process with 78 (EX_CONFIG) and one line for each problem, without a traceback."""
+    for problem in error.problems:
+        sys.stderr.write(f"configuration error: {problem}\n")
+    sys.stderr.flush()
+    raise SystemExit(EX_CONFIG)
+
+
+def _reason(kind: str, message: str) -> str:
+    if kind == "missing":
+        return "is missing: set it in the environment (`make serve` reads .env)"
+    return message.removeprefix("Value error, ").replace("Input should be", "should be")
+
+
+def _misspellings() -> list[str]:
+    """Name each variable that looks like one of ours which is not set."""
+    ours = {name.upper() for name in Settings.model_fields}
+    pairs = (
+        (name, close)
+        for name in sorted(ours - os.environ.keys())
+        for close in difflib.get_close_matches(name, os.environ.keys() - ours, cutoff=0.85)
+    )
+    return [
+        f"{close} is no setting, {name} is: correct it or remove it"
+        for name, close in pairs
+        # DATABASE_URL_RO or TEST_SECRET_KEY are names of somebody else's settings.
+        if not close.startswith(f"{name}_") and not close.endswith(f"_{name}")
+    ]
