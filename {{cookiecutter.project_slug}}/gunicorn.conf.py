@@ -30,18 +30,17 @@ sys.path.insert(0, str(_SOURCE))
 _settings = importlib.import_module("{{cookiecutter.package_name}}.settings").load_or_exit()
 
 
-def _cpus() -> int:
+def _cpus(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
     """Count the processors this process may use: its affinity, cut down to the quota of its cgroup."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-        own = Path("/sys/fs/cgroup") / next(line[4:] for line in lines if line.startswith("0::/"))
-        for folder in (own, *own.parents[:-3]):
+        own = next(line[4:] for line in process.read_text().splitlines() if line.startswith("0::/"))
+        for folder in (root / own, *(root / own).parents):
             quota, period = (folder / "cpu.max").read_text().split()
             if quota != "max":
                 count = min(count, math.ceil(int(quota) / int(period)))
     except (OSError, StopIteration, ValueError):
-        pass  # No cgroup of version 2, so no quota that could be read.
+        pass  # The end of the hierarchy, or no cgroup of version 2: no further quota to be read.
     return max(1, count)
 
 

@@ -15,11 +15,12 @@ import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
+from gevent.pool import Pool  # noqa: E402
 from gevent.pywsgi import WSGIServer  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
-from {{cookiecutter.package_name}}.settings import load_or_exit  # noqa: E402
+from {{cookiecutter.package_name}}.settings import load_or_exit, tcp_address  # noqa: E402
 from {{cookiecutter.package_name}}.wsgi import app  # noqa: E402
 
 GRACE = 25  # seconds a request in flight may take after SIGTERM
@@ -27,12 +28,11 @@ GRACE = 25  # seconds a request in flight may take after SIGTERM
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT, then answer what is in flight."""
-    bind = load_or_exit().web_bind
-    host, _, port = bind.rpartition(":")
-    server = WSGIServer((host.strip("[]"), int(port)), app)
+    # Only a pool is waited for at the end.
+    server = WSGIServer(tcp_address(load_or_exit()), app, spawn=Pool(1000))
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, server.stop, GRACE)
-    server.serve_forever()
+    server.serve_forever(stop_timeout=GRACE)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from .notes import views as notes
 from .settings import Settings, load
 from .teardown import SafeTeardown
 
+LONGEST_BODY = 1024 * 1024  # bytes
+
 
 def create_app(settings: Settings | None = None) -> Flask:
     """Build the service from the settings, or from the environment when none are given.
@@ -29,7 +31,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config.from_mapping(
         SECRET_KEY=settings.secret_key.get_secret_value(),
         TESTING=settings.app_env == "testing",
-        MAX_CONTENT_LENGTH=1024 * 1024,
+        MAX_CONTENT_LENGTH=LONGEST_BODY,
         SQLALCHEMY_DATABASE_URI=settings.database_url,
         SQLALCHEMY_ENGINE_OPTIONS=db.engine_options(
             settings.database_url, threads=settings.web_threads, name=app.name
@@ -45,5 +47,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(openapi.bp)
 
     db.end_sessions_first(app)
-    app.wsgi_app = WholeBodies(OwnContext(app.wsgi_app))  # type: ignore[method-assign]
+    own_context = OwnContext(app.wsgi_app)
+    app.wsgi_app = WholeBodies(own_context, LONGEST_BODY)  # type: ignore[method-assign]
     return app

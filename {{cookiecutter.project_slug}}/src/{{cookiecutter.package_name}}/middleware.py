@@ -2,71 +2,97 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import importlib
 import io
 import typing as t
 from collections.abc import Iterable, Iterator
 
-from werkzeug.exceptions import ClientDisconnected
+from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
+from werkzeug.wsgi import LimitedStream, get_content_length
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
+LONGEST_REST = 8 * 1024 * 1024  # bytes that are read of a body nobody wanted
+
+
 class WholeBodies:
-    """Refuse a request body that was cut short; read one that uWSGI would hand on empty.
+    """Refuse a request body that was cut short or is too long; read one that uWSGI would hand on empty.
 
     gunicorn and gevent mark every body as complete by itself (`wsgi.input_terminated`), so one
-    that the client broke off looks whole (gunicorn#3234). uWSGI leaves a chunked body to the
-    application.
+    that the client broke off looks whole (gunicorn#3234). Werkzeug ends a chunked body without a
+    word where it becomes too long. uWSGI leaves chunks to the application. What the application
+    has not read is read before the answer goes out: a client that is still sending would get a
+    reset in place of its 401 or 413.
     """
 
-    def __init__(self, wsgi_app: WSGIApplication) -> None:
+    def __init__(self, wsgi_app: WSGIApplication, longest: int) -> None:
         self.wsgi_app = wsgi_app
+        self.longest = longest
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        server_input = environ["wsgi.input"]
         if not environ.get("HTTP_TRANSFER_ENCODING"):
-            # Without the mark Werkzeug counts, and misses what is missing.
-            environ.pop("wsgi.input_terminated", None)
+            # Werkzeug's own counting: it raises ClientDisconnected, a 400, for what is missing.
+            body: io.RawIOBase = LimitedStream(server_input, get_content_length(environ) or 0)
         elif "uwsgi.version" in environ:
-            environ["wsgi.input"] = io.BufferedReader(UWSGIChunks())
-            environ["wsgi.input_terminated"] = True
-        elif "wsgi.input" in environ:
-            environ["wsgi.input"] = io.BufferedReader(ServerChunks(environ["wsgi.input"]))
-        return self.wsgi_app(environ, start_response)
+            body = Chunks(UWSGIChunks(), self.longest)
+        else:
+            body = Chunks(server_input, self.longest)
+        environ["wsgi.input"] = io.BufferedReader(body)
+        environ["wsgi.input_terminated"] = True
+        answer = self.wsgi_app(environ, start_response)
+        _read_rest(body)
+        return answer
 
 
-class ServerChunks(io.RawIOBase):
-    """A chunked body as the server decodes it; what breaks it off is the client's fault, a 400."""
+def _read_rest(body: io.RawIOBase) -> None:
+    if isinstance(body, Chunks):
+        body.longest = body.count + LONGEST_REST
+    elif isinstance(body, LimitedStream) and body.limit > LONGEST_REST:
+        return
+    with contextlib.suppress(HTTPException):
+        while body.read(65536):
+            pass
 
-    def __init__(self, stream: t.Any) -> None:
-        self.stream = stream
+
+class Chunks(io.RawIOBase):
+    """A chunked body. What breaks it off is the client's fault, a 400; what is too long is a 413."""
+
+    def __init__(self, source: t.Any, longest: int) -> None:
+        self.source, self.longest, self.count = source, longest, 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: t.Any) -> int:
-        try:
-            data = self.next_part(len(buffer))
-        except (OSError, ValueError) as error:
-            raise ClientDisconnected() from error
+        data = self._next(len(buffer))
+        self.count += len(data)
+        # Werkzeug stops asking at the limit: whether more would come has to be found out before.
+        if self.count > self.longest or (self.count == self.longest and self._next(1)):
+            raise RequestEntityTooLarge()
         buffer[: len(data)] = data
         return len(data)
 
-    def next_part(self, size: int) -> bytes:
-        return t.cast(bytes, self.stream.read(size))
+    def _next(self, size: int) -> bytes:
+        try:
+            return t.cast(bytes, self.source.read(size))
+        except (OSError, ValueError) as error:
+            raise ClientDisconnected() from error
 
 
-class UWSGIChunks(ServerChunks):
-    """A chunked body under uWSGI, which decodes it only when asked chunk by chunk."""
+class UWSGIChunks:
+    """What uWSGI has received of a chunked body, which it decodes only when asked chunk by chunk."""
 
     def __init__(self) -> None:
-        super().__init__(importlib.import_module("uwsgi"))
+        self.uwsgi = importlib.import_module("uwsgi")
         self.rest = b""
 
-    def next_part(self, size: int) -> bytes:
-        self.rest = self.rest or self.stream.chunked_read()
+    def read(self, size: int) -> bytes:
+        self.rest = self.rest or self.uwsgi.chunked_read()
         part, self.rest = self.rest[:size], self.rest[size:]
         return part
 

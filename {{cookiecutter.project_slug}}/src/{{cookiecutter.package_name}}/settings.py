@@ -150,6 +150,14 @@ def exit_with(error: ConfigurationError) -> t.NoReturn:
     raise SystemExit(EX_CONFIG)
 
 
+def tcp_address(settings: Settings) -> tuple[str, int]:
+    """Return host and port of WEB_BIND, or end the process with 78 when it names a socket file."""
+    host, _, port = settings.web_bind.rpartition(":")
+    if not port.isdigit():
+        exit_with(ConfigurationError(["WEB_BIND names a socket file, this server needs host:port"]))
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  # What ":8000" means elsewhere.
+
+
 def _reason(kind: str, message: str) -> str:
     if kind == "missing":
         return "is missing: set it in the environment (`make serve` reads .env)"

@@ -1,0 +1,210 @@
+"""Start a real server on a copy of the project, wait until it serves, talk to it, signal it, end it."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..databases import PROJECT
+
+PATIENCE = 20.0  # seconds until a condition that should hold is given up
+
+SOURCES = (
+    "src",
+    "migrations",
+    "gunicorn.conf.py",
+    "uwsgi.ini",
+    "pywsgi.py",
+    "devserver.py",
+    "pyproject.toml",
+)
+
+
+def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+    """Return what the condition comes to once it holds, or fail saying what was waited for."""
+    deadline = time.monotonic() + patience
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {patience} seconds")
+        time.sleep(0.02)
+    return result
+
+
+class Project:
+    """A copy of the project that a test may change: the files that are served, without tests and tools."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        for name in SOURCES:
+            if (PROJECT / name).is_dir():
+                shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            elif (PROJECT / name).exists():
+                shutil.copy(PROJECT / name, folder / name)
+
+    def append(self, path: str, text: str) -> None:
+        """Add text at the end of a file."""
+        with (self.folder / path).open("a") as file:
+            file.write(text)
+
+    def replace(self, path: str, old: str, new: str) -> None:
+        """Replace text that must be there."""
+        text = (self.folder / path).read_text()
+        assert old in text, f"{path} has no {old!r}"
+        (self.folder / path).write_text(text.replace(old, new))
+
+    def provoke(self, module: str) -> None:
+        """Serve what a module beside this one adds to the application, at the end of wsgi.py."""
+        shutil.copy(Path(__file__).with_name(f"{module}.py"), self.folder / "src")
+        self.append("src/{{cookiecutter.package_name}}/wsgi.py", f"\nimport {module}  # noqa\n{module}.add_to(app)\n")
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """A way to serve: its name, its command, and the settings that choose it."""
+
+    name: str
+    command: tuple[str, ...]
+    settings: Mapping[str, str]
+    needs: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_installed(self) -> bool:
+        return importlib.util.find_spec(self.needs) is not None
+
+
+def _gunicorn(worker: str) -> Kind:
+    return Kind(f"gunicorn-{worker}", ("gunicorn",), {"WEB_WORKER_CLASS": worker}, "gunicorn")
+
+
+UWSGI = Kind("uwsgi", ("uwsgi", "uwsgi.ini"), {}, "pyuwsgi")
+PYWSGI = Kind("pywsgi", ("python", "pywsgi.py"), {}, "gevent")
+FLASK = Kind("flask", ("python", "devserver.py"), {}, "werkzeug")
+GUNICORN = [_gunicorn(worker) for worker in ("gthread", "sync", "gevent", "gevent_pywsgi")]
+GUNICORN = [kind for kind in GUNICORN if kind.is_installed]
+KINDS = [kind for kind in (*GUNICORN, UWSGI, PYWSGI, FLASK) if kind.is_installed]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server answered."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Server:
+    """A server process in a session of its own, with its log."""
+
+    def __init__(self, project: Project, kind: Kind, environment: Mapping[str, str]) -> None:
+        self.kind = kind
+        self.port = free_port()
+        self.log_file = project.folder / f"{kind}-{self.port}.log"
+        environment = {
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "HOME": str(project.folder),
+            "PYTHONUNBUFFERED": "1",
+            "WEB_BIND": f"127.0.0.1:{self.port}",
+            "WEB_CONCURRENCY": "2",
+            **kind.settings,
+            **environment,
+        }
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                kind.command,
+                cwd=project.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def wait_until_ready(self) -> None:
+        """Wait for a 200; an open port is no readiness, gunicorn binds before the service exists."""
+
+        def is_ready() -> bool:
+            assert self.process.poll() is None, (
+                f"{self.kind} ended with {self.process.returncode}:\n{self.log}"
+            )
+            try:
+                return self.get("/livez").status == 200
+            except (OSError, http.client.HTTPException):
+                return False
+
+        wait_until(is_ready, f"{self.kind} serves")
+
+    def get(self, path: str) -> Answer:
+        """Send a GET on a connection of its own."""
+        return self.send("GET", path)
+
+    def post(self, path: str, body: object) -> Answer:
+        """Send JSON."""
+        return self.send("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+    def send(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Send a request on a connection of its own; an iterable body goes out in chunks."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)) as connection:
+            connection.request(method, path, body, dict(headers or {}))  # type: ignore[arg-type]
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+
+    @contextmanager
+    def connection(self) -> Iterator[socket.socket]:
+        """Open a connection to send bytes by hand."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as connection:
+            yield connection
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server's first process."""
+        self.process.send_signal(number)
+
+    def wait(self, patience: float = PATIENCE) -> int:
+        """Wait for the end of the server and return its exit status."""
+        return self.process.wait(patience)
+
+    def is_listening(self) -> bool:
+        """Say whether somebody accepts connections at the server's port."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self) -> None:
+        """End whatever is left of the processes that were started here."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,50 @@
+"""A connection opened before the fork is used by no two processes.
+
+Two processes that read from one socket take each other's answers: some requests fail, and some
+are answered with another client's rows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ..databases import PostgreSQL
+from .conftest import Start
+from .harness import GUNICORN, UWSGI, Kind, Project
+
+UWSGI_PREFORK = [UWSGI] if UWSGI.is_installed else []
+STARTS = [
+    *(pytest.param(kind, True, id=str(kind)) for kind in (*GUNICORN, *UWSGI_PREFORK)),
+    # Without Python's fork hooks, the pools' own check is all there is.
+    *(pytest.param(kind, False, id=f"{kind}-no-hooks") for kind in (*GUNICORN[:1], *UWSGI_PREFORK)),
+]
+
+
+@pytest.mark.parametrize(("kind", "hooks"), STARTS)
+def test_connections_opened_before_the_fork_are_used_by_nobody_after_it(
+    kind: Kind, hooks: bool, start: Start, project: Project, postgresql: PostgreSQL
+) -> None:
+    project.provoke("early_connection")
+    if kind is UWSGI:
+        project.replace("uwsgi.ini", "lazy-apps = true\n", "")
+    if not hooks:
+        project.replace("src/{{cookiecutter.package_name}}/fork_safety.py", "os.register_at_fork(", "(lambda **_: None)(")
+    server = start(kind, DATABASE_URL=postgresql.migrated(), WEB_CONCURRENCY="4")
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: (number, server.get(f"/echo/{number}")), range(120)))
+    refused = server.get("/kept")
+
+    assert {answer.status for _, answer in answers} == {200}, server.log
+    workers = defaultdict(set)
+    for number, answer in answers:
+        assert answer.json["number"] == number, "an answer to somebody else"
+        workers[answer.json["backend"]].add(answer.json["worker"])
+    assert len(set().union(*workers.values())) > 1, "one worker answered everything"
+    assert all(len(processes) == 1 for processes in workers.values()), workers
+    assert refused.status == 500
+    assert "early_connection.py:" in server.log
+    assert "use db.session inside the request" in server.log

@@ -1,0 +1,45 @@
+"""What uwsgi.ini promises before any server starts; tests/servers/ starts it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from .conftest import SECRET
+from .databases import PROJECT
+from .servers.harness import UWSGI, Project, Server
+
+LINES = (PROJECT / "uwsgi.ini").read_text().splitlines()
+OPTIONS = dict(re.split(r"\s*=\s*", line, maxsplit=1) for line in LINES if re.match(r"[a-z]", line))
+
+
+@pytest.mark.parametrize(
+    ("option", "harm"),
+    [
+        ("die-on-term", "drops the requests in flight"),
+        ("py-call-osafterfork", "ends every worker on Python 3.13"),
+        ("reload-on-exception", "ends the other threads' requests, and leaves their locks held"),
+        ("http11-socket", "ignores Connection: close"),
+    ],
+)
+def test_no_option_is_used_that_does_harm(option: str, harm: str) -> None:
+    assert option not in OPTIONS, harm
+
+
+def test_a_stop_fits_into_the_deadline_of_supervisors() -> None:
+    assert int(OPTIONS["worker-reload-mercy"]) < 30
+
+
+def test_a_misspelt_option_keeps_the_server_from_starting(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    project.append("uwsgi.ini", "harakir = 60\n")
+
+    server = Server(project, UWSGI, {"DATABASE_URL": "sqlite:///notes.db", "SECRET_KEY": SECRET})
+
+    try:
+        assert server.wait() == 1
+        assert "unknown config directive: harakir" in server.log
+    finally:
+        server.kill()
