@@ -70,6 +70,7 @@ db = Database(
 def init_app(app: Flask) -> None:
     """Connect the engines of the application. Opens no connection."""
     db.init_app(app)
+    app.before_request(fork_safety.leave_parent)
     for engine in engines_of(app):
         fork_safety.watch(engine)
         if engine.dialect.name == "sqlite":

@@ -1,9 +1,9 @@
 """A connection belongs to the process that opened it: two processes on one socket read each other's rows.
 
-Servers differ, so there are three layers. Each pool drops what another process opened, without any
-server's help. Engines refuse a connection or session that was in use across the fork. Python's
-fork hook cuts and empties everything at once, where the server runs it (uWSGI needs
-py-call-uwsgi-fork-hooks for that).
+Servers differ, so there are layers. Python's fork hook cuts and empties everything in the child, where
+the server runs it (uWSGI needs py-call-uwsgi-fork-hooks for that); each request looks whether that
+has happened, and does it if not. Behind them, each pool drops what another process opened, and
+engines refuse a connection or session that was in use across the fork.
 Source: SQLAlchemy, "Using Connection Pools with Multiprocessing or os.fork()".
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import sysconfig
+import threading
 import traceback
 import typing as t
 import weakref
@@ -28,6 +29,8 @@ _sockets: weakref.WeakSet[t.Any] = weakref.WeakSet()
 _first_opened: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
 # What the parent opened is kept, never closed: a destructor would say goodbye on the parent's socket.
 _inherited: list[object] = []
+_process = os.getpid()
+_leaving = threading.Lock()
 
 
 class ConnectionCrossedFork(RuntimeError):
@@ -41,6 +44,17 @@ def watch(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def note_first(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         _first_opened.setdefault(engine, record.info["opened_at"])
+
+
+def leave_parent() -> None:
+    """Cut and empty what the parent opened, if the server has forked and not said so.
+
+    The pools' own check would be too late: they ping a connection before they hand it out.
+    """
+    if os.getpid() != _process:
+        with _leaving:
+            if os.getpid() != _process:
+                _leave_parent()
 
 
 def close_early_connections(engines: list[Engine]) -> None:
@@ -70,7 +84,7 @@ def _note_owner(connection: DBAPIConnection, record: ConnectionPoolEntry) -> Non
 def _drop_parents(
     connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: PoolProxiedConnection
 ) -> None:
-    if record.info["pid"] != os.getpid():
+    if record.info.get("pid", os.getpid()) != os.getpid():
         _cut(connection)
         # The recipe of SQLAlchemy's documentation: with both empty, the pool opens another one.
         entry, fairy = t.cast(t.Any, record), t.cast(t.Any, proxy)
@@ -87,11 +101,11 @@ def _refuse_parents(
     context: object,
     many: bool,
 ) -> None:
-    owner = connection.info["pid"]
+    owner = connection.info.get("pid", os.getpid())
     if owner != os.getpid():
         _cut(connection.connection.dbapi_connection)
         raise ConnectionCrossedFork(
-            f"a connection opened in process {owner} at {connection.info['opened_at']} is used in process"
+            f"a connection opened in process {owner} at {connection.info.get('opened_at')} is used in process"
             f" {os.getpid()}: a session or connection was made before the server forked, and kept."
             " Keep none in a global; use db.session inside the request."
         )
@@ -102,7 +116,7 @@ def _say_nothing_for_parents(
     connection: DBAPIConnection, record: ConnectionPoolEntry | None, state: object
 ) -> None:
     """Keep a session that is thrown away in a child from rolling its parent back."""
-    if record is not None and record.info["pid"] != os.getpid():
+    if record is not None and record.info.get("pid", os.getpid()) != os.getpid():
         _cut(connection)
 
 
@@ -117,16 +131,18 @@ def _cut(connection: object) -> None:
         os.close(null)
 
 
-def _after_fork() -> None:
+def _leave_parent() -> None:
+    global _process
     for connection in list(_sockets):
         if not connection.closed:
             _cut(connection)
     for engine in list(_engines):
         _inherited.append(engine.pool)
         engine.dispose(close=False)
+    _process = os.getpid()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_leave_parent)
 
 
 def _calling_line() -> str:

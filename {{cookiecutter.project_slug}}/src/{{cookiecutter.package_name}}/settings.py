@@ -1,4 +1,4 @@
-"""What is read from the environment, and nowhere else."""
+"""What is read from the environment, and nowhere else. Run as a module, it checks the environment."""
 
 from __future__ import annotations
 
@@ -178,3 +178,7 @@ def _misspellings() -> list[str]:
         # DATABASE_URL_RO or TEST_SECRET_KEY are names of somebody else's settings.
         if not close.startswith(f"{name}_") and not close.endswith(f"_{name}")
     ]
+
+
+if __name__ == "__main__":
+    load_or_exit()
