@@ -34,10 +34,13 @@ def create_app(settings: Settings | None = None) -> Flask:
         MAX_CONTENT_LENGTH=LONGEST_BODY,
         SQLALCHEMY_DATABASE_URI=settings.database_url,
         SQLALCHEMY_ENGINE_OPTIONS=db.engine_options(
-            settings.database_url, threads=settings.web_threads, name=app.name
+            settings.database_url,
+            threads=settings.web_threads,
+            timeout=settings.database_timeout,
+            name=app.name,
         ),
     )
-    db.init_app(app)
+    db.init_app(app, timeout=settings.database_timeout)
     commit_guard.init_app(app, settings.on_uncommitted_work)
     errors.init_app(app)
     api.init_app(app)

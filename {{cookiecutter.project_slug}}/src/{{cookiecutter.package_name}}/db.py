@@ -67,14 +67,19 @@ db = Database(
 )
 
 
-def init_app(app: Flask) -> None:
-    """Connect the engines of the application. Opens no connection."""
+def init_app(app: Flask, *, timeout: int) -> None:
+    """Connect the engines of the application. Opens no connection. The timeout is seconds for a statement."""
     db.init_app(app)
     app.before_request(fork_safety.leave_parent)
     for engine in engines_of(app):
         fork_safety.watch(engine)
         if engine.dialect.name == "sqlite":
             _begin_by_hand(engine)
+        elif engine.dialect.name == "postgresql":
+            # Imported here: a project that uses SQLite has no psycopg.
+            from . import deadline
+
+            deadline.bound(app, engine, timeout)
 
 
 def end_sessions_first(app: Flask) -> None:
@@ -141,7 +146,7 @@ def transaction(**options: t.Any) -> Generator[Session]:
         session.info.pop("transaction", None)
 
 
-def engine_options(url: str, *, threads: int, name: str) -> dict[str, t.Any]:
+def engine_options(url: str, *, threads: int, timeout: int, name: str) -> dict[str, t.Any]:
     """Return what the engine needs for the dialect of the URL; times are seconds.
 
     One connection for each thread, and two for requests that open a second one. Flask-SQLAlchemy
@@ -157,12 +162,12 @@ def engine_options(url: str, *, threads: int, name: str) -> dict[str, t.Any]:
         "pool_recycle": 1800,
         "pool_use_lifo": True,
         "connect_args": {
-            "connect_timeout": 3,
+            "connect_timeout": 2,
             "application_name": name,
             "keepalives_idle": 30,
             "keepalives_interval": 10,
             "keepalives_count": 3,
-            "options": "-c statement_timeout=30s -c lock_timeout=5s"
+            "options": f"-c statement_timeout={timeout}s -c lock_timeout={timeout}s"
             " -c idle_in_transaction_session_timeout=60s",
         },
     }

@@ -103,6 +103,7 @@ class Settings(BaseSettings):
     database_url: t.Annotated[str, AfterValidator(_database_url)] = Field(repr=False)
     secret_key: t.Annotated[SecretStr, AfterValidator(_key)]
     log_level: t.Annotated[t.Literal["debug", "info", "warning", "error", "critical"], _lower] = "info"
+    database_timeout: PositiveInt = Field(default=2, le=3600)
     uncommitted_work: t.Annotated[t.Literal["raise", "log", "off"] | None, _lower] = None
 
     web_bind: t.Annotated[str, AfterValidator(_bind)] = "127.0.0.1:8000"
