@@ -39,7 +39,8 @@ def server(
     project = Project(tmp_path_factory.mktemp("project"))
     if provocation := getattr(request.module, "PROVOCATION", None):
         project.provoke(provocation)
-    server = Server(project, request.param, {"DATABASE_URL": own_databases.migrated(), "SECRET_KEY": SECRET})
+    settings = {"DATABASE_URL": own_databases.migrated(), "SECRET_KEY": SECRET}
+    server = Server(project, request.param, settings | getattr(request.module, "SETTINGS", {}))
     try:
         server.wait_until_ready()
         yield server

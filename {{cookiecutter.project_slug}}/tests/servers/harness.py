@@ -22,6 +22,8 @@ from ..databases import PROJECT
 
 PATIENCE = 20.0  # seconds until a condition that should hold is given up
 
+SCALE = int(os.environ.get("PROOF_SCALE", "1"))
+
 SOURCES = (
     "src",
     "migrations",
@@ -41,6 +43,11 @@ def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIEN
             raise AssertionError(f"{what}: not within {patience} seconds")
         time.sleep(0.02)
     return result
+
+
+def scaled(count: int) -> int:
+    """Return how often to do something: as often as given, and ten times that in `make prove`."""
+    return count * SCALE
 
 
 class Project:

@@ -1,0 +1,68 @@
+"""A client that leaves harms nobody: no crash, no noise, no connection and no context left behind.
+
+It may leave before its answer comes, or in the middle of a stream, with a FIN or an RST. Flask's own
+server used to crash with "Broken pipe"; a stream that nobody closes still leaves its context on the
+worker's thread, where every later request finds it (pallets/flask#6123).
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from .harness import Server, scaled, wait_until
+
+PROVOCATION = "streams"
+# One process, so that /state speaks of all there is.
+SETTINGS = {"WEB_CONCURRENCY": "1"}
+CLEAN = {"context": False, "connections": 0, "sessions": 0}
+
+NOTE = json.dumps({"text": "sent and gone"}).encode()
+POST = (
+    b"POST /notes HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(NOTE), NOTE)
+)
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
+def test_a_client_that_leaves_before_its_answer_harms_nobody(server: Server, reset: bool) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        others = [pool.submit(server.get, "/notes?limit=1") for _ in range(scaled(20))]
+        for _ in range(scaled(20)):
+            with server.connection() as connection:
+                connection.sendall(POST)
+                leave(connection, reset)
+
+    assert {other.result().status for other in others} == {200}, server.log
+    assert_nothing_is_left(server)
+
+
+@pytest.mark.parametrize("path", ["/stream", "/careless"])
+@pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
+def test_a_client_that_leaves_a_stream_harms_nobody(server: Server, path: str, reset: bool) -> None:
+    for _ in range(scaled(5)):
+        with server.connection() as connection:
+            connection.sendall(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode())
+            assert connection.recv(65536)
+            leave(connection, reset)
+
+    assert_nothing_is_left(server)
+
+
+def leave(connection: socket.socket, reset: bool) -> None:
+    """Leave without reading on, with a reset if asked to."""
+    if reset:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def assert_nothing_is_left(server: Server) -> None:
+    """Check that the pool is whole, each thread finds no context, and the log is quiet."""
+    wait_until(lambda: server.get("/state").json == CLEAN, f"clean, not {server.get('/state').json}")
+    with ThreadPoolExecutor(8) as pool:
+        states = list(pool.map(lambda _: server.get("/state").json, range(16)))
+    assert not any(state["context"] for state in states)
+    assert "Traceback" not in server.log, server.log
