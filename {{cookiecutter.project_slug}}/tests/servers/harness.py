@@ -106,6 +106,8 @@ FLASK = Kind("flask", ("python", "devserver.py"), {}, "werkzeug")
 GUNICORN = [_gunicorn(worker) for worker in ("gthread", "sync", "gevent", "gevent_pywsgi")]
 GUNICORN = [kind for kind in GUNICORN if kind.is_installed]
 KINDS = [kind for kind in (*GUNICORN, UWSGI, PYWSGI, FLASK) if kind.is_installed]
+# What takes long is proved on the usual ones, and on all of them by `make prove`.
+USUAL_KINDS = KINDS if SCALE > 1 else [kind for kind in KINDS if kind in {*GUNICORN[:1], UWSGI, PYWSGI}]
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class Server:
         self.kind = kind
         self.port = free_port()
         self.log_file = project.folder / f"{kind}-{self.port}.log"
-        environment = {
+        self.environment = {
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
             "HOME": str(project.folder),
             "PYTHONUNBUFFERED": "1",
@@ -141,7 +143,7 @@ class Server:
             self.process = subprocess.Popen(
                 kind.command,
                 cwd=project.folder,
-                env=environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
