@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from flask import Flask, Response, request
 from pydantic import BaseModel, ConfigDict, ValidationError
+from werkzeug.exceptions import NotFound
 from werkzeug.routing import BaseConverter
-from werkzeug.routing import ValidationError as NoMatch
 
 from .errors import Problem
 
@@ -33,7 +33,8 @@ class RowId(BaseConverter):
     def to_python(self, value: str) -> int:
         number = int(value)
         if number > BIGGEST_ID:
-            raise NoMatch()
+            # What a converter refuses by ValidationError may come out as a 405 for another rule.
+            raise NotFound()
         return number
 
 
@@ -79,7 +80,9 @@ def _read_body(model: type[BaseModel]) -> BaseModel:
 
 def _read_query(model: type[BaseModel]) -> BaseModel:
     try:
-        return model.model_validate(request.args.to_dict())
+        # A parameter that is given twice stays a list, which fits none.
+        given = {name: values[0] if len(values) == 1 else values for name, values in request.args.lists()}
+        return model.model_validate(given)
     except ValidationError as error:
         raise _refusal(error) from None
 

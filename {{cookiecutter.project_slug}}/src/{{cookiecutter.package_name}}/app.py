@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import typing as t
 
 from flask import Flask
 
@@ -13,6 +14,15 @@ from .settings import Settings, load
 from .teardown import SafeTeardown
 
 LONGEST_BODY = 1024 * 1024  # bytes
+
+
+class Service(SafeTeardown):
+    """The Flask application."""
+
+    def handle_user_exception(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
+        """Roll back before any error handler sees the session: what it finds there is not half done."""
+        commit_guard.roll_back()
+        return super().handle_user_exception(*args, **kwargs)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -27,7 +37,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     logging.getLogger("alembic.runtime.plugins").setLevel("WARNING")  # It greets with seven lines.
 
-    app = SafeTeardown(__package__ or __name__)
+    app = Service(__package__ or __name__)
     app.config.from_mapping(
         SECRET_KEY=settings.secret_key.get_secret_value(),
         TESTING=settings.app_env == "testing",
@@ -49,7 +59,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(notes.bp)
     app.register_blueprint(openapi.bp)
 
-    db.end_sessions_first(app)
+    db.end_sessions(app)
     own_context = OwnContext(app.wsgi_app)
     app.wsgi_app = WholeBodies(own_context, LONGEST_BODY)  # type: ignore[method-assign]
     return app

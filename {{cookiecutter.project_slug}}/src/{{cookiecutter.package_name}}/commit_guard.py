@@ -12,7 +12,7 @@ import re
 import typing as t
 from collections.abc import Iterable
 
-from flask import Flask, Response, g, has_app_context, request
+from flask import Flask, Response, after_this_request, g, has_app_context, request
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -20,10 +20,11 @@ from .db import db, engines_of
 
 log = logging.getLogger(__name__)
 
+_NO_CODE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.DOTALL)
 _WRITES = re.compile(
-    r"\s*(?:insert|update|delete|merge|replace|truncate|copy|call|do)\b"
-    r"|\s*with\b.*\b(?:insert|update|delete|merge)\b",
-    re.IGNORECASE | re.DOTALL,
+    r"(?:insert|update|delete|merge|replace|truncate|copy|call|do)\b"
+    r"|with\b.*\b(?:insert into|delete from|merge into|(?<!for )(?<!key )update \S+.*? set)\b",
+    re.IGNORECASE,
 )
 
 
@@ -39,6 +40,7 @@ def init_app(app: Flask, on_uncommitted_work: str) -> None:
     """Watch every engine of the application; `off` leaves only the refusal of late commits."""
     # The same listener is registered once, however many applications a test builds.
     event.listen(db.session, "before_commit", _refuse_after_failure)
+    app.before_request(_watch_status)
     if on_uncommitted_work == "off":
         return
     _watch_writes(engines_of(app))
@@ -61,8 +63,22 @@ def init_app(app: Flask, on_uncommitted_work: str) -> None:
 def fail_request() -> None:
     """Roll the request's session back, and refuse every later commit of it."""
     g.request_failed = True
+    roll_back()
+
+
+def roll_back() -> None:
+    """Roll the context's session back, if there is one."""
     if db.session.registry.has():
         db.session.rollback()
+
+
+def _watch_status() -> None:
+    # These functions run before those of after_request: none of them can commit what was refused.
+    @after_this_request
+    def fail_if_refused(response: Response) -> Response:
+        if response.status_code >= 400:
+            fail_request()
+        return response
 
 
 def _refuse_after_failure(session: Session) -> None:
@@ -87,8 +103,13 @@ def _note_write(
     if context is None or not has_app_context() or not connection.in_transaction():
         return
     written_as_text = context.compiled is None or context.is_text
-    if context.isinsert or context.isupdate or context.isdelete or (written_as_text and _WRITES.match(sql)):
+    if context.isinsert or context.isupdate or context.isdelete or (written_as_text and _writes(sql)):
         g.setdefault("uncommitted", {})[connection] = sql
+
+
+def _writes(sql: str) -> bool:
+    code = " ".join(_NO_CODE.sub(" ", sql).split())
+    return _WRITES.match(code) is not None
 
 
 def _forget_writes(connection: Connection) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, DateTime, Dialect, Engine, MetaData, TypeDeco
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from . import fork_safety
+from .teardown import SafeTeardown
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +83,13 @@ def init_app(app: Flask, *, timeout: int) -> None:
             deadline.bound(app, engine, timeout)
 
 
-def end_sessions_first(app: Flask) -> None:
+def end_sessions(app: SafeTeardown) -> None:
     """Call at the end of `create_app`: what is registered last runs first, before any other teardown.
 
-    Flask-SQLAlchemy registered the same end first, so it also runs last, for a teardown that
-    opened a session again.
+    It runs once more behind all of them, for a teardown that opened a session again.
     """
     app.teardown_appcontext(end_session)
+    app.teardown_last = end_session
 
 
 def engines_of(app: Flask) -> list[Engine]:
@@ -132,6 +133,8 @@ def transaction(**options: t.Any) -> Generator[Session]:
     if options and session.in_transaction():
         raise RuntimeError("the session has begun a transaction, its options cannot change any more")
     # What was read before may have changed since: even SELECT ... FOR UPDATE would show the old values.
+    # What was changed before belongs to this unit, and would be forgotten with them.
+    session.flush()
     session.expire_all()
     session.info["transaction"] = True
     try:

@@ -17,7 +17,7 @@ import traceback
 import typing as t
 import weakref
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, PoolResetState, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
@@ -93,14 +93,7 @@ def _drop_parents(
 
 
 @event.listens_for(Engine, "before_cursor_execute")
-def _refuse_parents(
-    connection: Connection,
-    cursor: object,
-    statement: str,
-    parameters: object,
-    context: object,
-    many: bool,
-) -> None:
+def _refuse_parents(connection: Connection, *_: object) -> None:
     owner = connection.info.get("pid", os.getpid())
     if owner != os.getpid():
         _cut(connection.connection.dbapi_connection)
@@ -111,11 +104,40 @@ def _refuse_parents(
         )
 
 
+@event.listens_for(Engine, "commit")
+def _refuse_parents_commit(connection: Connection) -> None:
+    _refuse_parents(connection)
+
+
+@event.listens_for(Engine, "rollback")
+def _cut_parents_rollback(connection: Connection) -> None:
+    if not connection.invalidated and connection.info.get("pid", os.getpid()) != os.getpid():
+        _cut(connection.connection.dbapi_connection)
+
+
+# What is thrown away in a child must not roll its parent back, nor say goodbye for it.
+
+
 @event.listens_for(Pool, "reset")
-def _say_nothing_for_parents(
-    connection: DBAPIConnection, record: ConnectionPoolEntry | None, state: object
+def _reset_without_parents(
+    connection: DBAPIConnection, record: ConnectionPoolEntry, state: PoolResetState
 ) -> None:
-    """Keep a session that is thrown away in a child from rolling its parent back."""
+    _cut_if_parents(connection, record)
+
+
+@event.listens_for(Pool, "invalidate")
+def _invalidate_without_parents(
+    connection: DBAPIConnection, record: ConnectionPoolEntry, error: BaseException | None
+) -> None:
+    _cut_if_parents(connection, record)
+
+
+@event.listens_for(Pool, "close")
+def _close_without_parents(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+    _cut_if_parents(connection, record)
+
+
+def _cut_if_parents(connection: DBAPIConnection, record: ConnectionPoolEntry | None) -> None:
     if record is not None and record.info.get("pid", os.getpid()) != os.getpid():
         _cut(connection)
 
@@ -125,7 +147,7 @@ def _cut(connection: object) -> None:
     if connection in _inherited:
         return
     _inherited.append(connection)
-    if hasattr(connection, "fileno"):
+    if hasattr(connection, "fileno") and not getattr(connection, "closed", False):
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, connection.fileno(), inheritable=False)
         os.close(null)
@@ -134,8 +156,7 @@ def _cut(connection: object) -> None:
 def _leave_parent() -> None:
     global _process
     for connection in list(_sockets):
-        if not connection.closed:
-            _cut(connection)
+        _cut(connection)
     for engine in list(_engines):
         _inherited.append(engine.pool)
         engine.dispose(close=False)

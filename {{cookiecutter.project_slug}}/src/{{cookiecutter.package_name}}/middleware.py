@@ -10,7 +10,7 @@ import typing as t
 from collections.abc import Iterable, Iterator
 
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
-from werkzeug.wsgi import LimitedStream, get_content_length
+from werkzeug.wsgi import ClosingIterator, LimitedStream, get_content_length
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -25,8 +25,8 @@ class WholeBodies:
     gunicorn and gevent mark every body as complete by itself (`wsgi.input_terminated`), so one
     that the client broke off looks whole (gunicorn#3234). Werkzeug ends a chunked body without a
     word where it becomes too long. uWSGI leaves chunks to the application. What the application
-    has not read is read before the answer goes out: a client that is still sending would get a
-    reset in place of its 401 or 413.
+    has not read is read before the connection is closed: a client that is still sending would get
+    a reset in place of its 401 or 413.
     """
 
     def __init__(self, wsgi_app: WSGIApplication, longest: int) -> None:
@@ -45,8 +45,7 @@ class WholeBodies:
         environ["wsgi.input"] = io.BufferedReader(body)
         environ["wsgi.input_terminated"] = True
         answer = self.wsgi_app(environ, start_response)
-        _read_rest(body)
-        return answer
+        return ClosingIterator(answer, lambda: _read_rest(body))
 
 
 def _read_rest(body: io.RawIOBase) -> None:

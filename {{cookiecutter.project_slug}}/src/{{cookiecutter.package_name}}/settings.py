@@ -63,7 +63,7 @@ def _sqlite_file(url: URL) -> str:
 
 
 def _bind(text: str) -> str:
-    match = re.fullmatch(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]*):(\d{1,5})", text)
+    match = re.fullmatch(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]*):([0-9]{1,5})", text)
     if not (match and int(match[1]) < 65536) and not re.fullmatch(r"unix:.+", text):
         raise ValueError("is not host:port (127.0.0.1:8000) or unix:/path")
     return text

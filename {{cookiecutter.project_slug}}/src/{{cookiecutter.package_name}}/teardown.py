@@ -21,7 +21,10 @@ class SafeTeardown(Flask):
 
     What they raise is logged with its traceback. Only what ends a process or a greenlet
     (`SystemExit`, `GreenletExit`, `gevent.Timeout`) is raised again, after the last of them.
+    `teardown_last` runs behind every function and signal receiver of an application context.
     """
+
+    teardown_last: Callable[[BaseException | None], None] | None = None
 
     # Flask 3.1 passes (exc), its development version (ctx, exc): the error is the last one in both.
 
@@ -34,7 +37,12 @@ class SafeTeardown(Flask):
     def do_teardown_appcontext(self, *args: t.Any, **kwargs: t.Any) -> None:
         functions = reversed(self.teardown_appcontext_funcs)
         receivers = appcontext_tearing_down.receivers_for(self)
-        self._run_each(functions, receivers, _error_of(args, kwargs))
+        error = _error_of(args, kwargs)
+        try:
+            self._run_each(functions, receivers, error)
+        finally:
+            if self.teardown_last:
+                self.teardown_last(error)
 
     def _run_each(
         self,

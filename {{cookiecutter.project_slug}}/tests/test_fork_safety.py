@@ -1,0 +1,293 @@
+"""No two processes speak on one connection, however the second one came about."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import Connection, QueuePool, text
+from sqlalchemy.orm import Session
+
+from {{cookiecutter.package_name}} import fork_safety
+from {{cookiecutter.package_name}}.app import create_app
+from {{cookiecutter.package_name}}.db import db, engines_of
+
+from .conftest import SECRET, make_settings
+from .databases import PROJECT, Databases
+
+Fork = Callable[[], int]
+
+
+def fork_without_hooks() -> int:
+    """Fork like a server that is written in C: Python's own hooks do not run."""
+    return int(ctypes.PyDLL(None).fork())
+
+
+@pytest.fixture(params=[os.fork, fork_without_hooks], ids=["hooks", "no hooks"])
+def fork(request: pytest.FixtureRequest) -> Fork:
+    """Each way in which a process can come about."""
+    way: Fork = request.param
+    return way
+
+
+def in_child(fork: Fork, work: Callable[[], object]) -> str:
+    """Let a child process do some work for at most 20 seconds, and return its result or its error."""
+    reading, writing = os.pipe()
+    child = fork()
+    if child == 0:
+        signal.alarm(20)
+        try:
+            result = str(work())
+        except BaseException as error:
+            result = f"{type(error).__name__}: {error}"
+        os.write(writing, result.encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as results:
+        result = results.read()
+    assert os.waitpid(child, 0) == (child, 0)
+    return result
+
+
+@pytest.fixture(scope="module")
+def urls() -> dict[int, str]:
+    """The databases that the tests of this module share, one of each kind."""
+    return {}
+
+
+@pytest.fixture
+def url(each_databases: Databases, urls: dict[int, str]) -> str:
+    if id(each_databases) not in urls:
+        urls[id(each_databases)] = each_databases.migrated()
+    return urls[id(each_databases)]
+
+
+@pytest.fixture
+def own_app(url: str) -> Iterator[Flask]:
+    """The service, with an empty table and a view that tells which connection it uses."""
+    app = create_app(make_settings(url))
+    (engine,) = engines_of(app)
+
+    @app.get("/connection")
+    def connection() -> str:
+        return describe(db.session.connection())
+
+    with engine.begin() as connection_:
+        connection_.execute(text("CREATE TABLE IF NOT EXISTS things (id INTEGER)"))
+        connection_.execute(text("DELETE FROM things"))
+    yield app
+    engine.dispose()
+
+
+def describe(connection: Connection) -> str:
+    """Name the process that opened a connection, and the server's process that answers on it."""
+    assert connection.scalar(text("SELECT 1")) == 1
+    driver: Any = connection.connection.dbapi_connection
+    return f"{connection.info['pid']} {driver.info.backend_pid if hasattr(driver, 'info') else 'file'}"
+
+
+@pytest.fixture
+def held(own_app: Flask) -> Iterator[Session]:
+    """A session in the middle of a transaction."""
+    (engine,) = engines_of(own_app)
+    with Session(engine) as session:
+        session.execute(text("INSERT INTO things VALUES (1)"))
+        yield session
+
+
+def count(app: Flask) -> object:
+    """Count what another connection sees."""
+    with app.test_request_context():
+        return db.session.scalar(text("SELECT count(*) FROM things"))
+
+
+def test_a_child_uses_no_connection_that_waits_in_its_parents_pool(own_app: Flask, fork: Fork) -> None:
+    client = own_app.test_client()
+    before = client.get("/connection").text
+    assert before.startswith(f"{os.getpid()} ")
+
+    in_the_child = in_child(fork, lambda: f"{os.getpid()} is {client.get('/connection').text}")
+
+    child, owner, backend = re.fullmatch(r"(\d+) is (\d+) (.+)", in_the_child).groups()  # type: ignore[union-attr]
+    assert child == owner != str(os.getpid())
+    assert backend == "file" or backend != before.split()[1]
+    assert client.get("/connection").text == before
+
+
+def test_a_child_of_a_child_opens_connections_of_its_own_too(own_app: Flask, fork: Fork) -> None:
+    client = own_app.test_client()
+    client.get("/connection")
+
+    def fork_again() -> str:
+        inner = client.get("/connection").text
+        return f"{os.getpid()} {inner} {in_child(fork, lambda: client.get('/connection').text)}"
+
+    child, inner, inner_backend, innermost, innermost_backend = in_child(fork, fork_again).split()
+
+    assert child == inner != innermost
+    assert inner_backend == "file" or inner_backend != innermost_backend
+
+
+def test_outside_of_requests_the_pool_itself_opens_another_connection(own_app: Flask, fork: Fork) -> None:
+    (engine,) = engines_of(own_app)
+    with engine.connect() as connection:
+        before = describe(connection)
+
+    def connect() -> str:
+        with engine.connect() as connection:
+            return describe(connection)
+
+    in_the_child = in_child(fork, connect)
+
+    assert re.fullmatch(r"\d+ (file|\d+)", in_the_child)
+    assert in_the_child.split()[0] != before.split()[0]
+    with engine.connect() as connection:
+        assert describe(connection) == before
+
+
+def test_a_session_held_across_a_fork_is_refused_by_pid_line_and_cure(held: Session, fork: Fork) -> None:
+    refusal = in_child(fork, lambda: held.execute(text("SELECT 1")))
+
+    assert refusal.startswith(
+        f"ConnectionCrossedFork: a connection opened in process {os.getpid()} at {__file__}:"
+    )
+    assert re.search(r"test_fork_safety\.py:\d+ is used in process \d+: ", refusal)
+    assert "a session or connection was made before the server forked, and kept" in refusal
+    assert refusal.endswith("Keep none in a global; use db.session inside the request.")
+
+
+def forget(session: Session) -> None:
+    session.__dict__.clear()
+    gc.collect()
+
+
+def execute_and_roll_back(session: Session) -> None:
+    with pytest.raises(fork_safety.ConnectionCrossedFork):
+        session.execute(text("DELETE FROM things"))
+    session.rollback()
+
+
+def dispose(session: Session) -> None:
+    session.get_bind().engine.dispose()
+    session.close()
+
+
+CLEAN_UPS: dict[str, Callable[[Session], object]] = {
+    "nothing": lambda session: None,
+    "roll back": lambda session: session.rollback(),
+    "commit": lambda session: session.commit(),
+    "close": lambda session: session.close(),
+    "invalidate": lambda session: session.invalidate(),
+    "execute": lambda session: session.execute(text("DELETE FROM things")),
+    "execute and roll back": execute_and_roll_back,
+    "dispose of the engine": dispose,
+    "forget": forget,
+}
+
+
+@pytest.mark.parametrize("clean_up", CLEAN_UPS.values(), ids=CLEAN_UPS)
+def test_nothing_a_child_does_with_a_session_disturbs_its_parent(
+    own_app: Flask, held: Session, fork: Fork, clean_up: Callable[[Session], object]
+) -> None:
+    in_child(fork, lambda: clean_up(held))
+
+    assert count(own_app) == 0
+    assert held.scalar(text("SELECT count(*) FROM things")) == 1
+    held.commit()
+    assert count(own_app) == 1
+
+
+def test_a_child_works_while_its_parent_is_in_the_middle_of_a_transaction(
+    own_app: Flask, held: Session, fork: Fork
+) -> None:
+    assert in_child(fork, lambda: count(own_app)) == "0"
+
+    held.commit()
+    assert in_child(fork, lambda: count(own_app)) == "1"
+
+
+PARENT = """
+import ctypes, os, sys
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+from {{cookiecutter.package_name}}.app import create_app
+from {{cookiecutter.package_name}}.db import engines_of
+
+(engine,) = engines_of(create_app())
+session = Session(engine)
+session.execute(text("CREATE TABLE of_the_parent (id INTEGER)"))
+with engine.connect():
+    pass
+forks = {"hooks": os.fork, "no hooks": ctypes.PyDLL(None).fork}
+if child := forks[sys.argv[1]]():
+    assert os.waitpid(child, 0) == (child, 0)
+    session.execute(text("INSERT INTO of_the_parent VALUES (1)"))
+    session.commit()
+    with engine.connect() as connection:
+        print(connection.scalar(text("SELECT count(*) FROM of_the_parent")))
+"""
+
+
+@pytest.mark.parametrize("hooks", ["hooks", "no hooks"])
+def test_a_child_that_exits_leaves_its_parents_connections_alone(
+    each_databases: Databases, hooks: str
+) -> None:
+    settings = {"DATABASE_URL": each_databases.migrated(), "SECRET_KEY": SECRET}
+
+    parent = subprocess.run(
+        [sys.executable, "-c", PARENT, hooks],
+        env=os.environ | settings | {"PYTHONPATH": str(PROJECT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (parent.returncode, parent.stdout) == (0, "1\n"), parent.stderr
+
+
+def test_connections_opened_while_building_are_closed_and_their_line_is_named(
+    own_app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    (engine,) = engines_of(own_app)
+    pool = engine.pool
+    assert isinstance(pool, QueuePool)
+    assert pool.checkedin() == 1
+
+    fork_safety.close_early_connections([engine])
+
+    (record,) = caplog.records
+    assert re.match(
+        rf"a database connection was opened at {re.escape(__file__)}:\d+ while the application was",
+        record.getMessage(),
+    )
+    assert (pool.checkedin(), pool.checkedout()) == (0, 0)
+    assert engine.pool is not pool
+
+
+def test_an_application_that_opened_nothing_gives_no_warning(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(make_settings(database_url))
+
+    fork_safety.close_early_connections(engines_of(app))
+
+    assert caplog.records == []
+
+
+def test_what_is_opened_after_a_warning_gives_none(own_app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    fork_safety.close_early_connections(engines_of(own_app))
+    caplog.clear()
+
+    fork_safety.close_early_connections(engines_of(own_app))
+
+    assert caplog.records == []

@@ -1,0 +1,336 @@
+"""What the environment may say, and how it is told when it says something else."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from {{cookiecutter.package_name}} import settings
+from {{cookiecutter.package_name}}.settings import ConfigurationError, Settings
+
+from .conftest import SECRET, make_settings
+from .databases import PROJECT
+
+PASSWORD = "pa55word"  # noqa: S105  # It must not be found in anything that is printed.
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """An environment in which the service can run, with nothing in it that this machine has set."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/app.db")
+    monkeypatch.setenv("SECRET_KEY", SECRET)
+    settings.load.cache_clear()
+    yield
+    settings.load.cache_clear()
+
+
+@pytest.fixture
+def postgresql_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver for PostgreSQL, or what passes for one in a project that has none."""
+    monkeypatch.setitem(settings.DRIVERS, "postgresql+psycopg", "sqlite3")
+
+
+def problems() -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        settings.load()
+    return caught.value.problems
+
+
+def test_all_problems_are_told_at_once_with_one_line_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.setenv("SECRET_KEY", "short")
+    monkeypatch.setenv("WEB_THREADS", "many")
+    monkeypatch.setenv("LOG_LEVL", "debug")
+
+    told = problems()
+
+    assert [line.split()[0] for line in told] == ["DATABASE_URL", "SECRET_KEY", "WEB_THREADS", "LOG_LEVL"]
+    assert not any("\n" in line for line in told)
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "SECRET_KEY"])
+@pytest.mark.parametrize("value", [None, ""], ids=["unset", "empty"])
+def test_what_has_no_default_must_be_set(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
+) -> None:
+    if value is None:
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, value)
+
+    assert problems() == [f"{name} is missing: set it in the environment (`make serve` reads .env)"]
+
+
+@pytest.mark.parametrize("name", [n for n, f in Settings.model_fields.items() if not f.is_required()])
+def test_an_empty_variable_is_a_missing_one(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name.upper(), "")
+
+    assert getattr(settings.load(), name) == Settings.model_fields[name].default
+
+
+@pytest.mark.usefixtures("postgresql_driver")
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql//user:{PASSWORD}@host/name",
+        f"postgresql://user:{PASSWORD}@host:port/name",
+        f"postgresql://user:{PASSWORD}@host",
+        f"mysql://user:{PASSWORD}@host/name",
+        f"postgresql+none://user:{PASSWORD}@host/name",
+        f"sqlite://user:{PASSWORD}@host/no-folder/name",
+        PASSWORD,
+    ],
+)
+def test_a_refusal_tells_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setenv("SECRET_KEY", "hunter2")
+
+    with pytest.raises(ConfigurationError) as caught:
+        settings.load()
+    with pytest.raises(SystemExit):
+        settings.load_or_exit()
+
+    told = [str(caught.value), repr(caught.value), *traceback.format_exception(caught.value)]
+    told += [*capsys.readouterr()]
+    assert "DATABASE_URL" in told[0]
+    assert "SECRET_KEY" in told[0]
+    assert not any(PASSWORD in text or "hunter2" in text for text in told)
+
+
+@pytest.mark.usefixtures("postgresql_driver")
+def test_settings_do_not_show_their_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://user:{PASSWORD}@host/name")
+
+    shown = [
+        repr(settings.load()),
+        str(settings.load()),
+        f"{settings.load()}",
+        repr(settings.load().secret_key),
+        str(settings.load().secret_key),
+    ]
+
+    assert not any(PASSWORD in text or SECRET in text for text in shown)
+
+
+@pytest.mark.usefixtures("postgresql_driver")
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_a_postgresql_url_gets_its_driver(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"{scheme}://user:p%40ss%2Fword@host:5433/name?sslmode=require")
+
+    assert settings.load().database_url == (
+        "postgresql+psycopg://user:p%40ss%2Fword@host:5433/name?sslmode=require"
+    )
+
+
+def test_a_relative_sqlite_path_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///app.db")
+
+    assert settings.load().database_url == f"sqlite+pysqlite:///{tmp_path}/app.db"
+
+
+@pytest.mark.usefixtures("postgresql_driver")
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("notes", "is not a database URL"),
+        ("postgresql://user@host:port/name", "is not a database URL"),
+        ("mysql://user@host/name", "names mysql, known are postgresql:// and sqlite:///"),
+        ("postgresql+none://user@host/name", "names postgresql+none, known are"),
+        ("postgresql://user@host", "names no database, add /name at its end"),
+        ("postgresql://user@host/", "names no database, add /name at its end"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("sqlite:///file:notes?mode=memory&uri=true", "names no file"),
+        ("sqlite:////no/such/folder/app.db", "names a file in /no/such/folder, which is no folder"),
+    ],
+)
+def test_a_database_that_cannot_work_is_refused(
+    monkeypatch: pytest.MonkeyPatch, url: str, reason: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+
+    (told,) = problems()
+
+    assert told.startswith(f"DATABASE_URL {reason}")
+
+
+def test_a_database_whose_driver_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(settings.DRIVERS, "postgresql+psycopg", "no_such_driver")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://user@host/name")
+
+    assert problems() == ["DATABASE_URL names postgresql, whose driver no_such_driver is not installed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("APP_ENV", "prod"),
+        ("LOG_LEVEL", "loud"),
+        ("UNCOMMITTED_WORK", "ignore"),
+        ("WEB_BIND", "8000"),
+        ("WEB_BIND", "127.0.0.1"),
+        ("WEB_BIND", "127.0.0.1:"),
+        ("WEB_BIND", "127.0.0.1:65536"),
+        ("WEB_BIND", "127.0.0.1:\u0668\u0660\u0660\u0660"),
+        ("WEB_BIND", "127.0.0.1:8000\n"),
+        ("WEB_BIND", "::1:8000"),
+        ("WEB_BIND", "http://127.0.0.1:8000"),
+        ("WEB_BIND", "unix:"),
+        ("DATABASE_TIMEOUT", "0"),
+        ("DATABASE_TIMEOUT", "2s"),
+        ("DATABASE_TIMEOUT", "3601"),
+        ("WEB_CONCURRENCY", "0"),
+        ("WEB_CONCURRENCY", "-1"),
+        ("WEB_CONCURRENCY", "513"),
+        ("WEB_CONCURRENCY", "two"),
+        ("WEB_THREADS", "0"),
+        ("WEB_THREADS", "1.5"),
+        ("WEB_THREADS", "513"),
+        ("WEB_WORKER_CLASS", "tornado"),
+        ("WEB_PRELOAD", "perhaps"),
+        ("FORWARDED_ALLOW_IPS", "proxy.internal"),
+        ("FORWARDED_ALLOW_IPS", "127.0.0.1,"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.0/33"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    (told,) = problems()
+
+    assert told.startswith(f"{name} ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("APP_ENV", "Development", "development"),
+        ("LOG_LEVEL", "WARNING", "warning"),
+        ("WEB_BIND", "0.0.0.0:80", "0.0.0.0:80"),
+        ("WEB_BIND", ":8000", ":8000"),
+        ("WEB_BIND", "[::1]:8000", "[::1]:8000"),
+        ("WEB_BIND", "unix:/run/app.sock", "unix:/run/app.sock"),
+        ("DATABASE_TIMEOUT", "30", 30),
+        ("WEB_CONCURRENCY", "2", 2),
+        ("WEB_THREADS", "512", 512),
+        ("WEB_WORKER_CLASS", "gevent_pywsgi", "gevent_pywsgi"),
+        ("WEB_PRELOAD", "false", False),
+        ("FORWARDED_ALLOW_IPS", "*", "*"),
+        ("FORWARDED_ALLOW_IPS", "127.0.0.1, 10.0.0.0/8", "127.0.0.1, 10.0.0.0/8"),
+    ],
+)
+def test_a_value_that_works_is_taken(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, read: object
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    assert getattr(settings.load(), name.lower()) == read
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("WEB_THREAD", "WEB_THREADS"), ("LOGLEVEL", "LOG_LEVEL"), ("FORWARDED_ALLOW_IP", "FORWARDED_ALLOW_IPS")],
+)
+def test_a_misspelt_name_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: str, right: str) -> None:
+    monkeypatch.setenv(wrong, "1")
+
+    assert problems() == [f"{wrong} is no setting, {right} is: correct it or remove it"]
+
+
+def test_a_misspelt_name_is_told_beside_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SECRET_KEY")
+    monkeypatch.setenv("SECRETKEY", SECRET)
+
+    missing, misspelt = problems()
+
+    assert missing.startswith("SECRET_KEY is missing")
+    assert misspelt == "SECRETKEY is no setting, SECRET_KEY is: correct it or remove it"
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL_RO", "TEST_DATABASE_URL", "MY_WEB_THREADS", "SHELL_LEVEL"])
+def test_a_name_of_somebody_elses_is_let_alone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.setenv(name, "1")
+
+    (told,) = problems()
+
+    assert told.startswith("DATABASE_URL is missing")
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.load().web_threads = 5
+
+
+def test_the_environment_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = settings.load()
+    monkeypatch.setenv("WEB_THREADS", "9")
+
+    assert settings.load() is before
+
+
+def test_a_bad_environment_ends_the_process_with_78(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SECRET_KEY")
+    monkeypatch.setenv("WEB_THREADS", "0")
+
+    with pytest.raises(SystemExit) as ended:
+        settings.load_or_exit()
+
+    assert ended.value.code == 78
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.split()[:3] for line in err.splitlines()] == [
+        ["configuration", "error:", "SECRET_KEY"],
+        ["configuration", "error:", "WEB_THREADS"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("env", "chosen", "outcome"),
+    [
+        ("production", None, "log"),
+        ("development", None, "raise"),
+        ("testing", None, "raise"),
+        ("production", "raise", "raise"),
+        ("testing", "off", "off"),
+    ],
+)
+def test_a_forgotten_commit_fails_a_request_except_in_production(
+    env: str, chosen: str | None, outcome: str
+) -> None:
+    chosen_settings = make_settings("sqlite:///app.db", app_env=env, uncommitted_work=chosen)
+
+    assert chosen_settings.on_uncommitted_work == outcome
+
+
+def test_the_example_names_every_setting_and_no_other() -> None:
+    text = (PROJECT / ".env.example").read_text()
+    named = re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)
+    known = {name.upper() for name in Settings.model_fields}
+    if not (PROJECT / "gunicorn.conf.py").exists():
+        known -= {"WEB_WORKER_CLASS", "WEB_PRELOAD"}
+
+    assert sorted(named) == sorted(known)
+
+
+def test_the_example_shows_the_defaults() -> None:
+    text = (PROJECT / ".env.example").read_text()
+
+    for name, value in re.findall(
+        r"^#(LOG_LEVEL|DATABASE_TIMEOUT|WEB_BIND|WEB_THREADS|FORWARDED_\w+)=(.+)$", text, re.MULTILINE
+    ):
+        assert str(Settings.model_fields[name.lower()].default) == value
