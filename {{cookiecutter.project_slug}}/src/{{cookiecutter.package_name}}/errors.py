@@ -69,8 +69,14 @@ def _database(error: DBAPIError | PoolTimeout) -> Response:
         log.warning("a value passed validation that the database refuses: %s", error.orig)
         return problem(422, "A value is out of the range that can be stored.")
     log.error("the database failed", exc_info=error)
-    if isinstance(error, PoolTimeout | OperationalError | InterfaceError) or error.connection_invalidated:
+    if isinstance(error, PoolTimeout) or error.connection_invalidated or _is_away(error):
         response = problem(503, "The database cannot answer right now, try again.")
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response
     return problem(500)
+
+
+def _is_away(error: DBAPIError) -> bool:
+    # A statement that SQLite does not understand is operational to it, too.
+    wrong_statement = getattr(error.orig, "sqlite_errorname", "") == "SQLITE_ERROR"
+    return isinstance(error, OperationalError | InterfaceError) and not wrong_statement
