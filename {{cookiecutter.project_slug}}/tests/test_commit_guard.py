@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 import pytest
-from flask import Flask, Response, abort
+from flask import Flask, Response, abort, redirect
 from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -78,9 +78,6 @@ def serve(app: Flask, work: Work, answer: Callable[[], object] = lambda: ("", 20
     def view() -> Response:
         work(db.session())
         return app.make_response(answer())  # type: ignore[arg-type]
-
-
-# forgotten commits
 
 
 def add(session: Session) -> None:
@@ -166,8 +163,15 @@ def test_a_forgotten_commit_fails_the_request_and_names_it(own_app: Flask, work:
     assert stored(own_app) == LEFT.get(work, ["kept"])
 
 
-def test_a_redirect_has_to_commit_too(own_app: Flask) -> None:
-    serve(own_app, flush, lambda: ("", 303))
+REDIRECTS: dict[str, Callable[[], object]] = {
+    "returned": lambda: redirect("/elsewhere", 303),
+    "raised": lambda: abort(redirect("/elsewhere", 303)),
+}
+
+
+@pytest.mark.parametrize("answer", REDIRECTS.values(), ids=REDIRECTS)
+def test_a_redirect_has_to_commit_too(own_app: Flask, answer: Callable[[], object]) -> None:
+    serve(own_app, flush, answer)
 
     with pytest.raises(UncommittedWork, match="answers 303"):
         own_app.test_client().post("/work")
@@ -191,9 +195,6 @@ def test_where_errors_are_not_passed_on_the_client_gets_a_500(build: Callable[..
 
     assert app.test_client().post("/work").status_code == 500
     assert stored(app) == ["kept"]
-
-
-# honest requests
 
 
 def read(session: Session) -> None:
@@ -285,9 +286,6 @@ def test_a_refused_request_needs_no_commit(own_app: Flask, answer: Callable[[], 
     assert stored(own_app) == ["kept"]
 
 
-# UNCOMMITTED_WORK
-
-
 def test_log_answers_and_logs(build: Callable[..., Flask], caplog: pytest.LogCaptureFixture) -> None:
     app = build(uncommitted_work="log")
     serve(app, flush)
@@ -305,9 +303,6 @@ def test_off_says_nothing(build: Callable[..., Flask], caplog: pytest.LogCapture
 
     assert app.test_client().post("/work").status_code == 201
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-# commits of failed requests
 
 
 def late_commit() -> None:

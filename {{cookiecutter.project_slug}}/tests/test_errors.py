@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Blueprint, Flask, Response, abort, redirect, request
 from sqlalchemy import QueuePool, create_engine, text
-from werkzeug.exceptions import TooManyRequests
+from werkzeug.exceptions import HTTPException, TooManyRequests
 from werkzeug.test import TestResponse
 
 from {{cookiecutter.package_name}}.app import create_app
@@ -69,6 +69,16 @@ def own_problem() -> None:
     raise Problem(402, "Pay first.", balance=30, type="https://example.com/pay")
 
 
+class SeeOther(HTTPException):
+    """An answer that is raised, and no failure."""
+
+    code = 303
+
+
+def see_other() -> None:
+    raise SeeOther
+
+
 def maintenance() -> None:
     raise Problem(503, "We are moving.")
 
@@ -86,6 +96,7 @@ FAILURES: dict[str, Callable[[], object]] = {
     "json": lambda: request.get_json(),
     "data": lambda: request.get_data(),
     "too-many": too_many,
+    "see-other": see_other,
     "redirect": lambda: redirect("/livez", 303),
     "abort-redirect": lambda: abort(redirect("/livez", 303)),
 }
@@ -260,6 +271,13 @@ def test_a_redirect_is_not_touched(app: Flask, path: str, status: int, location:
     response = app.test_client().get(path)
 
     assert (response.status_code, response.headers["Location"]) == (status, location)
+    assert response.content_type != PROBLEM
+
+
+def test_an_exception_that_is_no_failure_is_not_touched(app: Flask) -> None:
+    response = app.test_client().get("/fail/see-other")
+
+    assert response.status_code == 303
     assert response.content_type != PROBLEM
 
 

@@ -137,6 +137,18 @@ def test_a_child_of_a_child_opens_connections_of_its_own_too(own_app: Flask, for
     assert inner_backend == "file" or inner_backend != innermost_backend
 
 
+def test_where_hooks_run_a_child_begins_with_an_empty_pool(own_app: Flask) -> None:
+    (engine,) = engines_of(own_app)
+
+    def waiting() -> int:
+        assert isinstance(engine.pool, QueuePool)
+        return engine.pool.checkedin()
+
+    assert waiting() == 1
+    assert in_child(os.fork, waiting) == "0"
+    assert waiting() == 1
+
+
 def test_outside_of_requests_the_pool_itself_opens_another_connection(own_app: Flask, fork: Fork) -> None:
     (engine,) = engines_of(own_app)
     with engine.connect() as connection:

@@ -78,9 +78,6 @@ def post(app: Flask, stream: object, environ: dict[str, object], path: str = "/b
     return status
 
 
-# bodies
-
-
 @pytest.mark.parametrize("sent", [b"", b"a", b"amount=1000", b"x" * 399])
 @pytest.mark.parametrize("terminated", [True, False])
 def test_a_body_cut_short_is_refused(app: Flask, bodies: list[bytes], sent: bytes, terminated: bool) -> None:
@@ -184,8 +181,6 @@ def test_a_body_cut_short_that_nobody_wanted_changes_no_answer(app: Flask) -> No
 def test_a_view_may_read_the_body_while_its_answer_is_sent(app: Flask) -> None:
     assert app.test_client().post("/echo", data=b"x" * 10_000).data == b"x" * 10_000
 
-
-# contexts
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="not set")
 

@@ -100,7 +100,7 @@ def test_a_refusal_tells_no_secret(
         settings.load_or_exit()
 
     told = [str(caught.value), repr(caught.value), *traceback.format_exception(caught.value)]
-    told += [*capsys.readouterr()]
+    told += [str(caught.value.__context__), *capsys.readouterr()]
     assert "DATABASE_URL" in told[0]
     assert "SECRET_KEY" in told[0]
     assert not any(PASSWORD in text or "hunter2" in text for text in told)

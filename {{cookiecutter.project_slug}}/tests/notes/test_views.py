@@ -73,9 +73,6 @@ def test_a_note_that_is_not_there_is_a_404(client: FlaskClient) -> None:
     assert all(answer.get_json(force=True)["detail"] == "There is no such note." for answer in answers)
 
 
-# conditional requests
-
-
 @pytest.mark.parametrize("match", ['"1"', '"7", "1"', 'W/"1"', "*"])
 def test_a_note_that_the_client_has_already_is_not_sent_again(client: FlaskClient, match: str) -> None:
     response = client.get(create(client), headers={"If-None-Match": match})
@@ -152,7 +149,7 @@ def concurrent_app(each_databases: Databases) -> Iterator[Flask]:
     """
     app = create_app(make_settings(each_databases.migrated()))
     (engine,) = engines_of(app)
-    both_have_read = threading.Barrier(2, timeout=10)
+    both_have_read = threading.Barrier(2, timeout=30)
 
     def wait(connection: object, cursor: object, statement: str, *others: object) -> None:
         if statement.startswith(("UPDATE notes", "DELETE FROM notes")):
@@ -195,9 +192,6 @@ def test_of_a_change_and_a_removal_at_once_one_is_refused(concurrent_app: Flask)
 
     # Whoever comes second finds another version, or on SQLite no note any more.
     assert (first, second) in {(200, 412), (204, 412), (204, 404)}
-
-
-# pages
 
 
 def test_an_empty_page_is_a_page(client: FlaskClient) -> None:

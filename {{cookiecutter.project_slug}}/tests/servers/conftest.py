@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from .. import databases
 from ..conftest import SECRET
 from ..databases import Databases
-from .harness import KINDS, Kind, Project, Server
+from .harness import KINDS, SCALE, Kind, Project, Server
 
 # SQLite has no sockets that two processes could read from, and no server that could fail.
 collect_ignore = [] if "postgresql" in databases.names() else ["test_fork.py", "test_database_faults.py"]
@@ -72,3 +73,41 @@ def start(launch: Start, database_url: str) -> Start:
         return server
 
     return start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Note for each proof which failure it is about, and on which server."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        kind = parameters.get("kind") or parameters.get("server")
+        if isinstance(kind, Kind):
+            title = (getattr(item, "module").__doc__ or "").partition("\n")[0]  # noqa: B009  # Functions have one.
+            item.user_properties.append(("proof", (title, str(kind))))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print which failure was proved absent on which server, after `make prove`."""
+    if SCALE == 1:
+        return
+    cells: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            if proof := dict(report.user_properties).get("proof"):
+                cells[proof][outcome] += 1
+    terminalreporter.section("proofs")
+    terminalreporter.line(f"| | {' | '.join(map(str, KINDS))} |")
+    terminalreporter.line("|---" * (len(KINDS) + 1) + "|")
+    for title in dict.fromkeys(title for title, _ in cells):
+        row = [_verdict(cells.get((title, str(kind)))) for kind in KINDS]
+        terminalreporter.line(f"| {title} | {' | '.join(row)} |")
+    terminalreporter.line("n/a: such a server starts no other process, or restarts nobody.")
+
+
+def _verdict(outcomes: Counter[str] | None) -> str:
+    if outcomes is None:
+        return "n/a"
+    if outcomes.keys() <= {"passed"}:
+        return f"proved ({outcomes['passed']})"
+    return ", ".join(
+        f"{count} {outcome.upper()}" for outcome, count in outcomes.items() if outcome != "passed"
+    )

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..databases import PROJECT
 
-PATIENCE = 20.0  # seconds until a condition that should hold is given up
+PATIENCE = 45.0  # seconds until a condition that should hold is given up; more than any grace of a server
 
 SCALE = int(os.environ.get("PROOF_SCALE", "1"))
 
