@@ -11,7 +11,7 @@ import pytest
 from .. import databases
 from ..conftest import SECRET
 from ..databases import Databases
-from .harness import KINDS, SCALE, Kind, Project, Server
+from .harness import KINDS, SCALE, Kind, Project, Server, serving
 
 # SQLite has no sockets that two processes could read from, and no server that could fail.
 collect_ignore = [] if "postgresql" in databases.names() else ["test_fork.py", "test_database_faults.py"]
@@ -41,12 +41,8 @@ def server(
     if provocation := getattr(request.module, "PROVOCATION", None):
         project.provoke(provocation)
     settings = {"DATABASE_URL": own_databases.migrated(), "SECRET_KEY": SECRET}
-    server = Server(project, request.param, settings | getattr(request.module, "SETTINGS", {}))
-    try:
-        server.wait_until_ready()
+    with serving(project, request.param, settings | getattr(request.module, "SETTINGS", {})) as server:
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture

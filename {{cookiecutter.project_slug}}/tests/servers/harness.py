@@ -211,6 +211,17 @@ class Server:
         self.process.wait(PATIENCE)
 
 
+@contextmanager
+def serving(project: Project, kind: Kind, settings: Mapping[str, str]) -> Iterator[Server]:
+    """Start a server, wait until it serves, and end it whatever happens."""
+    server = Server(project, kind, settings)
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.kill()
+
+
 def free_port() -> int:
     """Return a port that nobody listens at."""
     with socket.socket() as probe:

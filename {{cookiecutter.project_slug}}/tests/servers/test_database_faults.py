@@ -20,7 +20,7 @@ from sqlalchemy import NullPool, create_engine, make_url, text
 from .. import databases
 from ..conftest import SECRET
 from ..databases import PostgreSQL
-from .harness import USUAL_KINDS, Answer, Kind, Project, Server, wait_until
+from .harness import USUAL_KINDS, Answer, Project, Server, serving, wait_until
 
 
 class Private:
@@ -78,15 +78,11 @@ def server(
     request: pytest.FixtureRequest, private: Private, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """Ways to serve, in turn, on the private server."""
-    kind: Kind = request.param
     project = Project(tmp_path_factory.mktemp("project"))
     project.provoke("database_faults")
-    server = Server(project, kind, {"DATABASE_URL": private.postgresql.migrated(), "SECRET_KEY": SECRET})
-    try:
-        server.wait_until_ready()
+    settings = {"DATABASE_URL": private.postgresql.migrated(), "SECRET_KEY": SECRET}
+    with serving(project, request.param, settings) as server:
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture
