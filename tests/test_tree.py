@@ -166,9 +166,10 @@ def test_the_workflow_may_do_little_and_runs_what_is_pinned(house: Path) -> None
     assert workflow["concurrency"]["cancel-in-progress"] is True
     for job in workflow["jobs"].values():
         assert job["timeout-minutes"] <= 30
-        assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
         checkouts = [step for step in job["steps"] if "checkout@" in step.get("uses", "")]
         assert [step["with"] for step in checkouts] == [{"persist-credentials": False}]
+    versions = next(iter(workflow["jobs"].values()))["strategy"]["matrix"]["python"]
+    assert versions == ["3.11", "3.12", "3.13", "3.14"]
     uses = re.findall(r"uses: (.*)", text)
     assert uses
     assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in uses)

@@ -6,6 +6,7 @@ import logging
 import typing as t
 
 from flask import Flask
+from werkzeug.exceptions import HTTPException
 
 from . import api, commit_guard, db, errors, health, openapi
 from .middleware import OwnContext, WholeBodies
@@ -21,7 +22,9 @@ class Service(SafeTeardown):
 
     def handle_user_exception(self, *args: t.Any, **kwargs: t.Any) -> t.Any:
         """Roll back before any error handler sees the session: what it finds there is not half done."""
-        commit_guard.roll_back()
+        error = args[-1]  # Flask's development version passes the context first.
+        if not (isinstance(error, HTTPException) and error.get_response().status_code < 400):
+            commit_guard.roll_back()
         return super().handle_user_exception(*args, **kwargs)
 
 

@@ -132,14 +132,14 @@ def transaction(**options: t.Any) -> Generator[Session]:
         return
     if options and session.in_transaction():
         raise RuntimeError("the session has begun a transaction, its options cannot change any more")
-    # What was read before may have changed since: even SELECT ... FOR UPDATE would show the old values.
-    # What was changed before belongs to this unit, and would be forgotten with them.
-    session.flush()
-    session.expire_all()
     session.info["transaction"] = True
     try:
         if options:
             session.connection(execution_options=options)
+        # What was read before may have changed since: even SELECT ... FOR UPDATE would show the old
+        # values. What was changed before belongs to this unit, and would be forgotten with them.
+        session.flush()
+        session.expire_all()
         yield session
         session.commit()
     except BaseException:
