@@ -203,7 +203,7 @@ def read(session: Session) -> None:
 
 
 LOCKING_READ = {
-    "postgresql": "WITH old AS (SELECT id FROM things FOR UPDATE) SELECT id, 'delete' FROM old",
+    "postgresql": "WITH old AS (SELECT id FROM things FOR UPDATE OF things) SELECT 'delete' AS set FROM old",
     "sqlite": "WITH old AS (SELECT id FROM things) SELECT id, 'delete' FROM old",
 }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -44,6 +46,22 @@ def lost_connection() -> None:
     driver: Any = db.session.connection().connection.dbapi_connection
     driver.close()
     db.session.execute(text("SELECT 1"))
+
+
+def too_slow() -> None:
+    db.session.execute(text("SET LOCAL statement_timeout = 20"))
+    db.session.execute(text("SELECT pg_sleep(10)"))
+
+
+def locked() -> None:
+    """Write while another connection does, and do not wait for it."""
+    db.session.execute(text("PRAGMA busy_timeout = 0"))
+    with closing(sqlite3.connect(db.engine.url.database or "", isolation_level=None)) as another:
+        another.execute("BEGIN IMMEDIATE")
+        db.session.execute(text("CREATE TABLE locked (id INTEGER)"))
+
+
+BUSY = {"postgresql": too_slow, "sqlite": locked}
 
 
 def no_connection_in_time() -> None:
@@ -87,6 +105,7 @@ FAILURES: dict[str, Callable[[], object]] = {
     "duplicate": duplicate,
     "out-of-range": out_of_range,
     "no-such-column": no_such_column,
+    "busy": BUSY[wanted()],
     "lost-connection": lost_connection,
     "no-connection-in-time": no_connection_in_time,
     "bug": bug,
@@ -176,7 +195,7 @@ def test_a_value_that_the_database_refuses_is_a_422(app: Flask) -> None:
     assert_problem(app.test_client().get("/fail/out-of-range"), 422, "Unprocessable Entity")
 
 
-@pytest.mark.parametrize("name", ["no-connection-in-time", "lost-connection"])
+@pytest.mark.parametrize("name", ["busy", "no-connection-in-time", "lost-connection"])
 def test_a_database_that_cannot_answer_is_a_503_that_says_when_to_try_again(app: Flask, name: str) -> None:
     response = app.test_client().get(f"/fail/{name}")
 

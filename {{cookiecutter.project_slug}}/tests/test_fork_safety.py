@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import Connection, QueuePool, text
+from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, text
 from sqlalchemy.orm import Session
 
 from {{cookiecutter.package_name}} import fork_safety
@@ -121,6 +121,29 @@ def test_a_child_uses_no_connection_that_waits_in_its_parents_pool(own_app: Flas
     assert child == owner != str(os.getpid())
     assert backend == "file" or backend != before.split()[1]
     assert client.get("/connection").text == before
+
+
+def last_spoken(engine: Engine, backend: str) -> object:
+    """Return when somebody has last spoken on a connection, if its kind of database knows."""
+    if backend == "file":
+        return None
+    another = create_engine(engine.url, poolclass=NullPool)
+    with another.connect() as connection:
+        statement = text("SELECT state_change FROM pg_stat_activity WHERE pid = :backend")
+        return connection.scalar(statement, {"backend": int(backend)})
+
+
+def test_a_child_does_not_even_ask_whether_its_parents_connection_is_alive(
+    own_app: Flask, fork: Fork
+) -> None:
+    client = own_app.test_client()
+    (engine,) = engines_of(own_app)
+    _, backend = client.get("/connection").text.split()
+    before = last_spoken(engine, backend)
+
+    in_child(fork, lambda: client.get("/connection").text)
+
+    assert last_spoken(engine, backend) == before
 
 
 def test_a_child_of_a_child_opens_connections_of_its_own_too(own_app: Flask, fork: Fork) -> None:
