@@ -24,6 +24,7 @@ PATIENCE = 45.0  # seconds until a condition that should hold is given up; more 
 
 SCALE = int(os.environ.get("PROOF_SCALE", "1"))
 
+PACKAGE = "src/{{cookiecutter.package_name}}"
 SOURCES = (
     "src",
     "migrations",
@@ -76,7 +77,7 @@ class Project:
     def provoke(self, module: str) -> None:
         """Serve what a module beside this one adds to the application, at the end of wsgi.py."""
         shutil.copy(Path(__file__).with_name(f"{module}.py"), self.folder / "src")
-        self.append("src/{{cookiecutter.package_name}}/wsgi.py", f"\nimport {module}  # noqa\n{module}.add_to(app)\n")
+        self.append(f"{PACKAGE}/wsgi.py", f"\nimport {module}  # noqa\n{module}.add_to(app)\n")
 
 
 @dataclass(frozen=True, eq=False)

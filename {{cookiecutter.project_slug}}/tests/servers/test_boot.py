@@ -15,7 +15,7 @@ import pytest
 from ..conftest import SECRET
 from ..databases import PROJECT
 from .conftest import Start
-from .harness import FLASK, GUNICORN, KINDS, PYWSGI, UWSGI, Kind, Project
+from .harness import FLASK, GUNICORN, KINDS, PACKAGE, PYWSGI, UWSGI, Kind, Project
 
 EX_CONFIG = 78
 
@@ -49,7 +49,7 @@ def test_bad_settings_end_the_server_once_with_78_and_a_line_each(
 def test_a_bug_at_import_ends_the_server_once_with_its_traceback(
     kind: Kind, settings: dict[str, str], launch: Start, project: Project, tmp_path: Path
 ) -> None:
-    project.append("src/{{cookiecutter.package_name}}/app.py", "\nraise RuntimeError(3 * 7)\n")
+    project.append(f"{PACKAGE}/app.py", "\nraise RuntimeError(3 * 7)\n")
 
     server = launch(kind, DATABASE_URL=f"sqlite:///{tmp_path}/notes.db", SECRET_KEY=SECRET, **settings)
 
@@ -63,7 +63,7 @@ def test_an_exit_of_the_application_is_the_exit_of_the_server(
     kind: Kind, launch: Start, project: Project, tmp_path: Path
 ) -> None:
     # What a worker ends with is no reason for gunicorn or uWSGI to end: they start it again for ever.
-    project.append("src/{{cookiecutter.package_name}}/app.py", "\nraise SystemExit(21)\n")
+    project.append(f"{PACKAGE}/app.py", "\nraise SystemExit(21)\n")
     settings = {
         "DATABASE_URL": f"sqlite:///{tmp_path}/notes.db",
         "SECRET_KEY": SECRET,

@@ -13,7 +13,7 @@ import pytest
 
 from ..databases import PostgreSQL
 from .conftest import Start
-from .harness import GUNICORN, UWSGI, Kind, Project
+from .harness import GUNICORN, PACKAGE, UWSGI, Kind, Project
 
 UWSGI_PREFORK = [UWSGI] if UWSGI.is_installed else []
 STARTS = [
@@ -31,7 +31,7 @@ def test_connections_opened_before_the_fork_are_used_by_nobody_after_it(
     if kind is UWSGI:
         project.replace("uwsgi.ini", "lazy-apps = true\n", "")
     if not hooks:
-        project.replace("src/{{cookiecutter.package_name}}/fork_safety.py", "os.register_at_fork(", "(lambda **_: None)(")
+        project.replace(f"{PACKAGE}/fork_safety.py", "os.register_at_fork(", "(lambda **_: None)(")
     server = start(kind, DATABASE_URL=postgresql.migrated(), WEB_CONCURRENCY="4")
 
     with ThreadPoolExecutor(8) as pool:
