@@ -111,7 +111,8 @@ def names() -> list[str]:
 def wanted() -> str:
     """Return the kind of database that most tests run on."""
     url = os.environ.get("TEST_DATABASE_URL", "")
-    return (url.partition(":")[0].partition("+")[0] or names()[0]).replace("postgres:", "postgresql")
+    kind = url.partition(":")[0].partition("+")[0]
+    return {"": names()[0], "postgres": "postgresql"}.get(kind, kind)
 
 
 @contextmanager
