@@ -10,16 +10,18 @@ from gevent import monkey
 # Before every other import: psycopg chooses how it waits when it is imported.
 monkey.patch_all()
 
+import logging  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 from gevent.pool import Pool  # noqa: E402
-from gevent.pywsgi import WSGIServer  # noqa: E402
+from gevent.pywsgi import WSGIHandler, WSGIServer  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
+from {{cookiecutter.package_name}}.keepalive import closing  # noqa: E402
 from {{cookiecutter.package_name}}.settings import load_or_exit, tcp_address  # noqa: E402
 from {{cookiecutter.package_name}}.wsgi import app  # noqa: E402
 
@@ -28,11 +30,25 @@ GRACE = 25  # seconds a request in flight may take after SIGTERM
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT, then answer what is in flight."""
-    # Only a pool is waited for at the end.
-    server = WSGIServer(tcp_address(load_or_exit()), app, spawn=Pool(1000))
+    settings = load_or_exit()
+    servers = [serve(address) for address in (settings.web_bind, settings.metrics_bind) if address]
     for number in (signal.SIGTERM, signal.SIGINT):
-        gevent.signal_handler(number, server.stop, GRACE)
-    server.serve_forever(stop_timeout=GRACE)
+        gevent.signal_handler(number, lambda: gevent.joinall([gevent.spawn(s.stop, GRACE) for s in servers]))
+    for server in servers[1:]:
+        server.start()
+    servers[0].serve_forever(stop_timeout=GRACE)
+
+
+def serve(address: str) -> WSGIServer:
+    """Return a server of the application; each request has its line in the log from the application."""
+    return WSGIServer(
+        tcp_address(address),
+        app,
+        spawn=Pool(1000),  # Only a pool is waited for at the end.
+        handler_class=closing(WSGIHandler),
+        log=None,
+        error_log=logging.getLogger("pywsgi"),
+    )
 
 
 if __name__ == "__main__":

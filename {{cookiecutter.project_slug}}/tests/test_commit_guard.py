@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 
 import pytest
-from flask import Flask, Response, abort, redirect
+from flask import Flask, Response, abort, redirect, stream_with_context
 from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -305,6 +305,63 @@ def test_off_says_nothing(build: Callable[..., Flask], caplog: pytest.LogCapture
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+def stream(app: Flask, work: Work, write_on: Work) -> None:
+    """Let POST /stream do some work, and then more of it while its answer is sent."""
+
+    @app.post("/stream")
+    def view() -> Response:
+        work(db.session())
+
+        def parts() -> Iterator[str]:
+            yield "one"
+            write_on(db.session())
+            yield "two"
+
+        return Response(stream_with_context(parts()))
+
+
+def nothing(session: Session) -> None:
+    pass
+
+
+@pytest.mark.parametrize("mode", ["raise", "log", "off"])
+def test_a_stream_may_commit_what_it_writes(build: Callable[..., Flask], mode: str) -> None:
+    app = build(uncommitted_work=mode)
+    stream(app, commit, commit_by_hand)
+
+    assert app.test_client().post("/stream").text == "onetwo"
+    assert stored(app) == ["changed", "new"]
+
+
+def test_a_stream_cannot_commit_without_what_the_view_wrote(build: Callable[..., Flask]) -> None:
+    app = build(uncommitted_work="log")
+    stream(app, flush, commit_by_hand)
+
+    with pytest.raises(CommitAfterFailure, match=r"^POST /stream has failed"):
+        app.test_client().post("/stream", buffered=True)
+    assert stored(app) == ["kept"]
+
+
+def test_a_commit_that_a_stream_forgot_fails_it(own_app: Flask) -> None:
+    stream(own_app, nothing, flush)
+
+    with pytest.raises(UncommittedWork, match=r"^POST /stream answers 200 .*: INSERT INTO things"):
+        own_app.test_client().post("/stream", buffered=True)
+    assert stored(own_app) == ["kept"]
+
+
+def test_log_logs_a_commit_that_a_stream_forgot(
+    build: Callable[..., Flask], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = build(uncommitted_work="log")
+    stream(app, nothing, add)
+
+    assert app.test_client().post("/stream").text == "onetwo"
+
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.getMessage().startswith("POST /stream answers 200 and has not committed: new <")
+
+
 def late_commit() -> None:
     db.session.add(Thing(name="late"))
     db.session.commit()
@@ -365,11 +422,12 @@ def test_a_teardown_cannot_commit_what_was_refused(own_app: Flask, caplog: pytes
     serve(own_app, flush, lambda: abort(409))
 
     @own_app.teardown_request
+    @own_app.teardown_appcontext
     def commit_late(error: BaseException | None) -> None:
         late_commit()
 
     assert own_app.test_client().post("/work").status_code == 409
-    assert "CommitAfterFailure: POST /work has failed" in caplog.text
+    assert caplog.text.count("CommitAfterFailure: POST /work has failed") == 2
     assert stored(own_app) == ["kept"]
 
 

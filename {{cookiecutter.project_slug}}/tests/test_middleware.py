@@ -15,7 +15,7 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from {{cookiecutter.package_name}}.app import create_app
 from {{cookiecutter.package_name}}.db import db, engines_of
-from {{cookiecutter.package_name}}.middleware import OwnContext
+from {{cookiecutter.package_name}}.middleware import OwnContext, break_off
 
 from .conftest import make_settings
 from .databases import Databases
@@ -311,13 +311,30 @@ def test_a_closed_response_has_no_more_parts(body: Body) -> None:
     assert list(response) == []
 
 
-def test_an_error_while_streaming_reaches_the_server() -> None:
-    def break_off(environ: object, start_response: object) -> Iterator[bytes]:
+def test_an_error_while_streaming_reaches_the_server_and_names_its_request(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(environ: object, start_response: object) -> Iterator[bytes]:
         yield b"one"
         raise LookupError
 
-    response = iter(call(OwnContext(break_off)))
+    response = iter(call(OwnContext(fail), "/long"))
 
     assert next(response) == b"one"
     with pytest.raises(LookupError):
         next(response)
+    assert "GET /long is broken off: LookupError()" in caplog.text
+
+
+def test_an_error_found_behind_the_last_part_reaches_the_server() -> None:
+    def finish(environ: object, start_response: object) -> Iterator[bytes]:
+        yield b"one"
+        break_off(LookupError())
+
+    app = OwnContext(finish)
+
+    for _ in range(2):
+        response = iter(call(app))
+        assert next(response) == b"one"
+        with pytest.raises(LookupError):
+            next(response)

@@ -3,6 +3,7 @@
 Both mistakes lose or keep data without any error: a forgotten commit answers 201 and stores
 nothing, a commit after an error stores work that was refused. The first one fails in
 development and tests and is logged in production (UNCOMMITTED_WORK); the second is always refused.
+A stream goes on after the request's session has ended: it is looked at once more behind its last part.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import re
 import typing as t
 from collections.abc import Iterable
 
-from flask import Flask, Response, after_this_request, g, has_app_context, request
+from flask import Flask, Response, after_this_request, current_app, g, has_app_context, request
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from .db import db, engines_of
+from .middleware import break_off
 
 log = logging.getLogger(__name__)
 
@@ -45,24 +47,36 @@ def init_app(app: Flask, on_uncommitted_work: str) -> None:
         return
     _watch_writes(engines_of(app))
 
+    raises = on_uncommitted_work == "raise"
+
+    # Registered first, so they run last: what another function of the kind wrote counts too.
+
     @app.after_request
     def refuse_uncommitted(response: Response) -> Response:
-        # Registered first, so it runs last: what another after_request function wrote counts too.
-        if response.status_code < 400 and (left := _left_uncommitted()):
-            message = (
-                f"{request.method} {request.path} answers {response.status_code} and has not committed:"
-                f" {'; '.join(left)}. Write inside `with transaction() as session:`."
-            )
-            if on_uncommitted_work == "raise":
-                db.session.rollback()
-                raise UncommittedWork(message)
-            log.error(message)
+        if response.status_code < 400:
+            g.answer = f"{request.method} {request.path} answers {response.status_code}"
+            if forgotten := _forgotten():
+                if raises or response.is_streamed:
+                    # The session ends before a stream begins: what that commits would lack this work.
+                    fail_request()
+                if raises:
+                    raise forgotten
+                log.error(forgotten)
         return response
+
+    @app.teardown_request
+    def refuse_uncommitted_stream(error: BaseException | None) -> None:
+        # A stream may write after the functions above; its context ends once more behind its last part.
+        if error is None and (forgotten := _forgotten()):
+            if raises:
+                break_off(forgotten)
+            else:
+                log.error(forgotten)
 
 
 def fail_request() -> None:
     """Roll the request's session back, and refuse every later commit of it."""
-    g.request_failed = True
+    g.request_failed = f"{request.method} {request.path}"
     roll_back()
 
 
@@ -84,7 +98,7 @@ def _watch_status() -> None:
 def _refuse_after_failure(session: Session) -> None:
     if has_app_context() and "request_failed" in g:
         raise CommitAfterFailure(
-            f"{request.method} {request.path} has failed, its session must not be committed any more."
+            f"{g.request_failed} has failed, its session must not be committed any more."
             " What has to be stored all the same needs a session of its own: Session(db.engine)."
         )
 
@@ -121,6 +135,17 @@ def _forget_at_the_end(session: Session, transaction: SessionTransaction) -> Non
     # The end of a SAVEPOINT has a parent, and commits nothing.
     if transaction.parent is None and has_app_context():
         g.pop("uncommitted", None)
+
+
+def _forgotten() -> UncommittedWork | None:
+    if "answer" not in g or not (left := _left_uncommitted()):
+        return None
+    if metrics := current_app.extensions.get("metrics"):
+        metrics.uncommitted.inc()
+    return UncommittedWork(
+        f"{g.pop('answer')} and has not committed: {'; '.join(left)}."
+        " Write inside `with transaction() as session:`."
+    )
 
 
 def _left_uncommitted() -> list[str]:

@@ -1,4 +1,4 @@
-"""What stands between the server and Flask: bodies that are whole, requests that share nothing."""
+"""What stands between the server and Flask: whole bodies, whole answers, requests that share nothing."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import contextlib
 import contextvars
 import importlib
 import io
+import logging
+import os
+import socket
+import struct
 import typing as t
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
-from werkzeug.wsgi import ClosingIterator, LimitedStream, get_content_length
+from werkzeug.wsgi import LimitedStream, get_content_length
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
+log = logging.getLogger(__name__)
+
 LONGEST_REST = 8 * 1024 * 1024  # bytes that are read of a body nobody wanted
+
+_late_failure: contextvars.ContextVar[Exception | None] = contextvars.ContextVar("late_failure", default=None)
 
 
 class WholeBodies:
@@ -44,8 +52,8 @@ class WholeBodies:
             body = Chunks(server_input, self.longest)
         environ["wsgi.input"] = io.BufferedReader(body)
         environ["wsgi.input_terminated"] = True
-        answer = self.wsgi_app(environ, start_response)
-        return ClosingIterator(answer, lambda: _read_rest(body))
+        at_close(environ, lambda: _read_rest(body))
+        return self.wsgi_app(environ, start_response)
 
 
 def _read_rest(body: io.RawIOBase) -> None:
@@ -109,24 +117,85 @@ class OwnContext:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         context = contextvars.Context()
-        return ResponseInContext(context, context.run(self.wsgi_app, environ, start_response))
+        last: list[Callable[[], None]] = []
+        environ[_AT_CLOSE] = last
+        try:
+            body = context.run(self.wsgi_app, environ, start_response)
+        except BaseException:
+            context.run(_call_each, last)
+            raise
+        return ResponseInContext(context, body, environ)
+
+
+_AT_CLOSE = "own_context.at_close"
+
+
+def at_close(environ: WSGIEnvironment, function: Callable[[], None]) -> None:
+    """Call a function in the request's context when its response has been closed; the last one first."""
+    environ[_AT_CLOSE].append(function)
+
+
+def _call_each(functions: list[Callable[[], None]]) -> None:
+    try:
+        while functions:
+            functions.pop()()
+    finally:
+        if functions:
+            _call_each(functions)
+
+
+def break_off(error: Exception) -> None:
+    """End the body of this request's response with an error: its status has been sent already."""
+    _late_failure.set(error)
 
 
 class ResponseInContext(Iterator[bytes]):
-    """The body of a response, each part made in the context of its request."""
+    """The body of a response, each part made in the context of its request.
 
-    def __init__(self, context: contextvars.Context, body: Iterable[bytes]) -> None:
-        self.context, self.body = context, body
+    One that fails is broken off, so that no client takes it for whole, and the log names the request.
+    """
+
+    def __init__(self, context: contextvars.Context, body: Iterable[bytes], environ: WSGIEnvironment) -> None:
+        self.context, self.body, self.last = context, body, environ[_AT_CLOSE]
         self.parts = iter(body)
+        self.request = f"{environ['REQUEST_METHOD']} {environ.get('PATH_INFO', '')}"
+        self.on_uwsgi = "uwsgi.version" in environ
 
     def __next__(self) -> bytes:
-        return self.context.run(next, self.parts)
+        try:
+            return self.context.run(self._next)
+        except StopIteration:
+            raise
+        except Exception as error:
+            # Every server prints the traceback, and none the request that it belongs to.
+            self.context.run(log.error, "%s is broken off: %r", self.request, error)
+            if self.on_uwsgi:
+                _reset_connection()
+            raise
+
+    def _next(self) -> bytes:
+        for part in self.parts:
+            return part
+        if error := _late_failure.get():
+            raise error
+        raise StopIteration
 
     def close(self) -> None:
         close, self.body, self.parts = getattr(self.body, "close", None), (), iter(())
-        if close is not None:
-            self.context.run(close)
+        try:
+            if close is not None:
+                self.context.run(close)
+        finally:
+            if self.last:
+                self.context.run(_call_each, self.last)
 
     def __del__(self) -> None:
         # A middleware that hides close() must not keep the request's session open.
         self.close()
+
+
+def _reset_connection() -> None:
+    # uWSGI ends a response that failed like a whole one, by closing the connection.
+    connection = importlib.import_module("uwsgi").connection_fd()
+    with socket.socket(fileno=os.dup(connection)) as copy:
+        copy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

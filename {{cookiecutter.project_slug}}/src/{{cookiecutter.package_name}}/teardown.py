@@ -59,6 +59,8 @@ class SafeTeardown(Flask):
             try:
                 self.ensure_sync(function)(*args, **kwargs)
             except Exception:
+                if metrics := self.extensions.get("metrics"):
+                    metrics.teardown_failures.inc()
                 self.logger.exception("the teardown %s failed", getattr(function, "__qualname__", function))
             except BaseException as raised:
                 fatal = raised
