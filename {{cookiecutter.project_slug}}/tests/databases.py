@@ -57,15 +57,16 @@ class PostgreSQL:
 
     def drop_all(self) -> None:
         for name in self.made:
-            self._run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            self.run(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def _make(self, template: str) -> str:
         name = next(self.names)
-        self._run(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        self.run(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         self.made.append(name)
         return self.url.set(database=name).render_as_string(hide_password=False)
 
-    def _run(self, statement: str) -> None:
+    def run(self, statement: str) -> None:
+        """Run a statement in the server's own database, outside of a transaction."""
         with self.engine.connect() as connection:
             connection.execute(text(statement))
 
@@ -79,7 +80,9 @@ class SQLite:
         self.template: Path | None = None
 
     def empty(self) -> str:
-        return f"sqlite+pysqlite:///{self._path()}"
+        path = self._path()
+        path.touch()
+        return f"sqlite+pysqlite:///{path}"
 
     def migrated(self) -> str:
         if self.template is None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from {{cookiecutter.package_name}}.app import create_app
@@ -522,6 +523,25 @@ def _is_locked(path: str) -> bool:
     finally:
         connection.close()
     return False
+
+
+def test_a_file_of_sqlite_is_never_made_and_never_kept_when_another_takes_its_place(
+    sqlite_app: Flask, sqlite: SQLite
+) -> None:
+    assert number(sqlite_app) == 0
+    file = Path(make_url(sqlite_app.config["SQLALCHEMY_DATABASE_URI"]).database or "")
+    with service(sqlite.migrated()) as another, another.app_context(), transaction() as session:
+        add_one(session)
+        backup = Path(make_url(another.config["SQLALCHEMY_DATABASE_URI"]).database or "")
+
+    for path in file.parent.glob(f"{file.name}*"):
+        path.unlink()
+    with pytest.raises(OperationalError, match="unable to open database file"):
+        number(sqlite_app)
+    assert not file.exists()
+
+    backup.rename(file)
+    assert number(sqlite_app) == 1
 
 
 def test_sqlite_undoes_a_change_of_the_schema_and_a_savepoint(sqlite_app: Flask) -> None:

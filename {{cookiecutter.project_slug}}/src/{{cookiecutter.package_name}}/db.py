@@ -8,12 +8,26 @@ import typing as t
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 from flask import Flask, has_request_context, request
 from flask.globals import app_ctx
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Connection, DateTime, Dialect, Engine, MetaData, TypeDecorator, event
+from sqlalchemy import (
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    ExceptionContext,
+    MetaData,
+    QueuePool,
+    TypeDecorator,
+    event,
+)
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from . import fork_safety
 from .teardown import SafeTeardown
@@ -76,11 +90,13 @@ def init_app(app: Flask, *, timeout: int) -> None:
         fork_safety.watch(engine)
         if engine.dialect.name == "sqlite":
             _begin_by_hand(engine)
+            _leave_removed_file(engine)
         elif engine.dialect.name == "postgresql":
             # Imported here: a project that uses SQLite has no psycopg.
             from . import deadline
 
             deadline.bound(app, engine, timeout)
+            _leave_read_only_server(engine)
 
 
 def end_sessions(app: SafeTeardown) -> None:
@@ -149,15 +165,18 @@ def transaction(**options: t.Any) -> Generator[Session]:
         session.info.pop("transaction", None)
 
 
-def engine_options(url: str, *, threads: int, timeout: int, name: str) -> dict[str, t.Any]:
+def engine_options(
+    url: str, *, threads: int, timeout: int, name: str, pool: type[QueuePool] | None = None
+) -> dict[str, t.Any]:
     """Return what the engine needs for the dialect of the URL; times are seconds.
 
     One connection for each thread, and two for requests that open a second one. Flask-SQLAlchemy
     makes integers of the pool's times: 0.5 would be 0.
     """
+    measured = {"poolclass": pool} if pool else {}
     if url.startswith("sqlite"):
-        return {"connect_args": {"timeout": 5}}
-    return {
+        return measured | {"connect_args": {"timeout": 5}}
+    return measured | {
         "pool_size": threads,
         "max_overflow": 2,
         "pool_timeout": 2,
@@ -176,6 +195,27 @@ def engine_options(url: str, *, threads: int, timeout: int, name: str) -> dict[s
     }
 
 
+def _leave_read_only_server(engine: Engine) -> None:
+    """Take a write that the server refuses for the loss of the connection: another one is the primary now.
+
+    The pool would keep its connections to the old primary. What connects anew finds the primary by
+    `target_session_attrs=read-write`, or by a name that has moved.
+    """
+
+    @event.listens_for(engine, "handle_error")
+    def leave(context: ExceptionContext) -> None:
+        error: t.Any = context.original_exception
+        if getattr(error, "sqlstate", None) == "25006" and not _is_writable(context.connection):
+            context.is_disconnect = True
+
+
+def _is_writable(connection: Connection | None) -> bool:
+    """Say whether the server takes writes: then somebody had made the transaction read-only, a bug."""
+    told: t.Any = connection and connection.connection.dbapi_connection
+    reasons = ("in_hot_standby", "default_transaction_read_only")  # PostgreSQL 14 reports each change.
+    return told is not None and all(told.info.parameter_status(name) == "off" for name in reasons)
+
+
 def _begin_by_hand(engine: Engine) -> None:
     """Let SQLAlchemy say BEGIN: the driver begins too late, and updates get lost without an error."""
 
@@ -190,3 +230,35 @@ def _begin_by_hand(engine: Engine) -> None:
         # A transaction that reads first and writes later is refused when another one wrote in between.
         reads_only = has_request_context() and request.method in {"GET", "HEAD", "OPTIONS"}
         connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+
+def _leave_removed_file(engine: Engine) -> None:
+    """Open a file of SQLite only where one is, and drop connections to one that is no longer there.
+
+    What is written to a file that somebody has removed or replaced is acknowledged, and lost.
+    """
+    path = Path(engine.url.database or "")
+    if not path.is_absolute():
+        return  # Another bind of the application, in memory.
+
+    @event.listens_for(engine, "do_connect")
+    def open_existing(
+        dialect: Dialect, record: ConnectionPoolEntry, args: object, params: dict[str, t.Any]
+    ) -> sqlite3.Connection:
+        record.info["file"] = _identity(path)
+        # Migrations make the file; one that is made here would be empty.
+        connection: sqlite3.Connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, **params)
+        return connection
+
+    @event.listens_for(engine, "checkout")
+    def drop(connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
+        if record.info["file"] != _identity(path):
+            raise DisconnectionError("the file has been removed or replaced")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

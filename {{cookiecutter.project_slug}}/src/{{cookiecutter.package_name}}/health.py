@@ -28,13 +28,17 @@ def livez() -> dict[str, str]:
 
 @bp.get("/readyz")
 def readyz() -> dict[str, str] | Response:
-    """Answer 200 when the database is there and its schema is the one of this code."""
+    """Answer 200 when the database is there and its schema is the one of this code, or a newer one.
+
+    While a new version is rolled out, the old one still serves on a schema that it does not know: were
+    it to say that it is not ready, nobody would be until the new one is.
+    """
     try:
         found = _revisions(db.session().connection())
     except SQLAlchemyError as error:
         log.warning("not ready: the database cannot be reached: %s", error)
         return problem(503, "The database cannot be reached.", missing=["database"])
-    if found != heads():
+    if found != heads() and found <= known():
         return problem(
             503,
             f"The schema is at {_names(found)}, this code needs {_names(heads())}: run the migrations.",
@@ -50,6 +54,14 @@ def heads() -> frozenset[str]:
     from alembic.script import ScriptDirectory
 
     return frozenset(ScriptDirectory(str(MIGRATIONS)).get_heads())
+
+
+@functools.cache
+def known() -> frozenset[str]:
+    """Return every revision of the schema that this code knows."""
+    from alembic.script import ScriptDirectory
+
+    return frozenset(script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions())
 
 
 def _names(revisions: frozenset[str]) -> str:
