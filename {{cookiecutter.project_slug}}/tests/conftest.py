@@ -62,7 +62,8 @@ def database_url(own_databases: Databases) -> str:
 
 def make_settings(url: str, **changes: Any) -> Settings:
     """Return settings for a test, with changes."""
-    return Settings(**{"app_env": "testing", "database_url": url, "secret_key": SECRET} | changes)
+    given = {"app_env": "testing", "log_level": "warning", "database_url": url, "secret_key": SECRET}
+    return Settings(**given | changes)
 
 
 @pytest.fixture(scope="session")

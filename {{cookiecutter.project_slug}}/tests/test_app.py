@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from flask import Flask, abort
+from flask import Flask, abort, session
 from sqlalchemy import QueuePool, inspect, text
 from sqlalchemy.orm import Session
 
@@ -66,6 +66,26 @@ def test_the_factory_reads_the_environment_when_it_is_given_no_settings(
 
     assert app.config["SQLALCHEMY_DATABASE_URI"] == urls[0]
     assert app.config["SECRET_KEY"] == SECRET
+
+
+def test_no_cookie_is_read_or_written_and_whoever_tries_is_told_what_to_do(own_app: Flask) -> None:
+    @own_app.get("/visits")
+    def visits() -> str:
+        return str(session.get("visits", 0))
+
+    @own_app.post("/visits")
+    def visit() -> str:
+        session["visits"] = 1
+        return "counted"
+
+    client = own_app.test_client()
+    own_app.config["PROPAGATE_EXCEPTIONS"] = True
+
+    answer = client.get("/visits", headers={"Cookie": "session=forged"})
+
+    assert (answer.text, answer.headers.get("Set-Cookie"), answer.headers.get("Vary")) == ("0", None, None)
+    with pytest.raises(RuntimeError, match="this service keeps no session cookies"):
+        client.post("/visits")
 
 
 def test_two_services_side_by_side_keep_their_own_data(two_apps: tuple[Flask, Flask]) -> None:

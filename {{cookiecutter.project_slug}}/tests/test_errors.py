@@ -64,6 +64,19 @@ def locked() -> None:
 BUSY = {"postgresql": too_slow, "sqlite": locked}
 
 
+def no_writes_any_more() -> None:
+    """Write to a PostgreSQL server that has become read-only."""
+    db.session.execute(text("SET default_transaction_read_only = on"))
+    db.session.commit()
+    db.session.execute(text("CREATE TABLE never (id INTEGER)"))
+
+
+def forbidden_write() -> None:
+    """Write in a transaction of PostgreSQL that was made read-only on purpose."""
+    db.session.connection(execution_options={"postgresql_readonly": True})
+    db.session.execute(text("CREATE TABLE never (id INTEGER)"))
+
+
 def no_connection_in_time() -> None:
     """Ask a pool of one for a second connection."""
     options = {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": 0.01}
@@ -119,6 +132,13 @@ FAILURES: dict[str, Callable[[], object]] = {
     "redirect": lambda: redirect("/livez", 303),
     "abort-redirect": lambda: abort(redirect("/livez", 303)),
 }
+
+AWAY = ["busy", "no-connection-in-time", "lost-connection"]
+WRONG = ["no-such-column"]
+if wanted() == "postgresql":
+    FAILURES |= {"no-writes-any-more": no_writes_any_more, "forbidden-write": forbidden_write}
+    AWAY.append("no-writes-any-more")
+    WRONG.append("forbidden-write")
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +215,7 @@ def test_a_value_that_the_database_refuses_is_a_422(app: Flask) -> None:
     assert_problem(app.test_client().get("/fail/out-of-range"), 422, "Unprocessable Entity")
 
 
-@pytest.mark.parametrize("name", ["busy", "no-connection-in-time", "lost-connection"])
+@pytest.mark.parametrize("name", AWAY)
 def test_a_database_that_cannot_answer_is_a_503_that_says_when_to_try_again(app: Flask, name: str) -> None:
     response = app.test_client().get(f"/fail/{name}")
 
@@ -203,8 +223,9 @@ def test_a_database_that_cannot_answer_is_a_503_that_says_when_to_try_again(app:
     assert response.headers["Retry-After"] == str(RETRY_AFTER)
 
 
-def test_a_statement_that_is_wrong_is_a_500_on_every_database(app: Flask) -> None:
-    response = app.test_client().get("/fail/no-such-column")
+@pytest.mark.parametrize("name", WRONG)
+def test_a_statement_that_is_wrong_is_a_500_on_every_database(app: Flask, name: str) -> None:
+    response = app.test_client().get(f"/fail/{name}")
 
     assert_problem(response, 500, "Internal Server Error")
     assert "Retry-After" not in response.headers
@@ -214,6 +235,7 @@ def test_a_bug_is_a_500_that_tells_nothing(app: Flask, caplog: pytest.LogCapture
     response = app.test_client().get("/fail/bug")
 
     body = assert_problem(response, 500, "Internal Server Error")
+    assert body.pop("request_id") == response.headers["X-Request-ID"]
     assert body == {"type": "about:blank", "title": "Internal Server Error", "status": 500}
     assert "LookupError: the secret of /etc/app" in caplog.text
 

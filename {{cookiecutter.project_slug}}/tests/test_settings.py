@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import make_url
 
 from {{cookiecutter.package_name}} import settings
 from {{cookiecutter.package_name}}.settings import ConfigurationError, Settings
@@ -131,6 +132,17 @@ def test_a_postgresql_url_gets_its_driver(monkeypatch: pytest.MonkeyPatch, schem
     )
 
 
+@pytest.mark.usefixtures("postgresql_driver")
+def test_a_postgresql_url_may_name_several_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "DATABASE_URL", "postgresql://user@/name?host=one:5432&host=two:5433&target_session_attrs=read-write"
+    )
+
+    url = make_url(settings.load().database_url)
+
+    assert url.query == {"host": ("one:5432", "two:5433"), "target_session_attrs": "read-write"}
+
+
 def test_a_relative_sqlite_path_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", "sqlite:///app.db")
@@ -186,6 +198,9 @@ def test_a_database_whose_driver_is_not_installed_is_refused(monkeypatch: pytest
         ("WEB_BIND", "::1:8000"),
         ("WEB_BIND", "http://127.0.0.1:8000"),
         ("WEB_BIND", "unix:"),
+        ("WEB_BIND", "fd://"),
+        ("WEB_BIND", "fd://x"),
+        ("WEB_PROTOCOL", "https"),
         ("DATABASE_TIMEOUT", "0"),
         ("DATABASE_TIMEOUT", "2s"),
         ("DATABASE_TIMEOUT", "3601"),
@@ -222,6 +237,8 @@ def test_a_value_that_cannot_work_is_refused_by_its_name(
         ("WEB_BIND", ":8000", ":8000"),
         ("WEB_BIND", "[::1]:8000", "[::1]:8000"),
         ("WEB_BIND", "unix:/run/app.sock", "unix:/run/app.sock"),
+        ("WEB_BIND", "fd://3", "fd://3"),
+        ("WEB_PROTOCOL", "uwsgi", "uwsgi"),
         ("DATABASE_TIMEOUT", "30", 30),
         ("WEB_CONCURRENCY", "2", 2),
         ("WEB_THREADS", "512", 512),
@@ -300,6 +317,49 @@ def test_a_bad_environment_ends_the_process_with_78(
 
 
 @pytest.mark.parametrize(
+    ("bind", "protocol", "env"),
+    [
+        ("127.0.0.1:8000", None, "production"),
+        ("[::1]:8000", "uwsgi", "production"),
+        ("localhost:8000", "http", "production"),
+        ("fd://3", "uwsgi", "production"),
+        ("0.0.0.0:8000", "http", "production"),
+        ("0.0.0.0:8000", None, "development"),
+    ],
+)
+def test_uwsgi_listens_where_only_this_machine_asks_or_a_proxy_is_in_front(
+    bind: str, protocol: str | None, env: str
+) -> None:
+    settings.check_uwsgi_address(
+        make_settings("sqlite:///app.db", web_bind=bind, web_protocol=protocol, app_env=env)
+    )
+
+
+@pytest.mark.parametrize(
+    ("bind", "protocol", "env"),
+    [
+        ("0.0.0.0:8000", None, "production"),
+        (":8000", None, "production"),
+        ("10.0.0.1:8000", None, "production"),
+        ("web.internal:8000", None, "production"),
+        ("0.0.0.0:8000", "uwsgi", "production"),
+        ("0.0.0.0:8000", "uwsgi", "development"),
+        ("unix:/run/app.sock", None, "development"),
+    ],
+)
+def test_uwsgi_does_not_listen_where_clients_could_reach_it(
+    bind: str, protocol: str | None, env: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = make_settings("sqlite:///app.db", web_bind=bind, web_protocol=protocol, app_env=env)
+
+    with pytest.raises(SystemExit) as ended:
+        settings.check_uwsgi_address(chosen)
+
+    assert ended.value.code == 78
+    assert capsys.readouterr().err.startswith("configuration error: WEB_BIND")
+
+
+@pytest.mark.parametrize(
     ("env", "chosen", "outcome"),
     [
         ("production", None, "log"),
@@ -323,6 +383,8 @@ def test_the_example_names_every_setting_and_no_other() -> None:
     known = {name.upper() for name in Settings.model_fields}
     if not (PROJECT / "gunicorn.conf.py").exists():
         known -= {"WEB_WORKER_CLASS", "WEB_PRELOAD"}
+    if not (PROJECT / "uwsgi.ini").exists():
+        known -= {"WEB_PROTOCOL"}
 
     assert sorted(named) == sorted(known)
 
@@ -334,3 +396,70 @@ def test_the_example_shows_the_defaults() -> None:
         r"^#(LOG_LEVEL|DATABASE_TIMEOUT|WEB_BIND|WEB_THREADS|FORWARDED_\w+)=(.+)$", text, re.MULTILINE
     ):
         assert str(Settings.model_fields[name.lower()].default) == value
+
+
+@pytest.mark.parametrize(
+    "value", ["*", "example.com:8000", "https://example.com", "a b", ",", "exa_mple.com"]
+)
+def test_a_trusted_host_is_a_name(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("TRUSTED_HOSTS", value)
+
+    (told,) = problems()
+
+    assert told.startswith("TRUSTED_HOSTS is not a list of names")
+
+
+def test_trusted_hosts_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUSTED_HOSTS", "example.com, .example.org,[::1]")
+
+    assert settings.load().trusted_hosts == ("example.com", ".example.org", "[::1]")
+
+
+def test_metrics_have_a_port_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_BIND", "127.0.0.1:8000")
+    monkeypatch.setenv("METRICS_BIND", "127.0.0.2:8000")
+
+    assert problems() == ["METRICS_BIND has the port of WEB_BIND, give it another one"]
+
+
+@pytest.mark.parametrize("value", ["9100", "unix:/run/metrics", "nonsense"])
+def test_metrics_are_served_over_tcp(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("METRICS_BIND", value)
+
+    (told,) = problems()
+
+    assert told.startswith("METRICS_BIND is not host:port")
+
+
+@pytest.mark.parametrize(
+    ("given", "style"),
+    [
+        ({}, "json"),
+        ({"APP_ENV": "development"}, "text"),
+        ({"APP_ENV": "development", "LOG_FORMAT": "JSON"}, "json"),
+        ({"LOG_FORMAT": "text"}, "text"),
+    ],
+)
+def test_people_read_text_and_machines_json(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], style: str
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+
+    assert settings.load().log_style == style
+
+
+@pytest.mark.parametrize("value", ["1", "true", "yes", "on"])
+def test_production_does_not_start_with_debug(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("FLASK_DEBUG", value)
+
+    (told,) = problems()
+
+    assert told.startswith("FLASK_DEBUG shows clients tracebacks")
+
+
+def test_development_may_have_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    monkeypatch.setenv("APP_ENV", "development")
+
+    assert settings.load().app_env == "development"

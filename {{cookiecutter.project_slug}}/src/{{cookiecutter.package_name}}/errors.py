@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
 from .commit_guard import fail_request
+from .logs import request_id
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ def problem(status: int, detail: str | None = None, **members: t.Any) -> Respons
         "title": HTTP_STATUS_CODES.get(status, "Error"),
         "status": status,
     }
+    if known := request_id.get():
+        body["request_id"] = known
     if detail:
         body["detail"] = detail
     return Response(json.dumps(body | members), status, mimetype="application/problem+json")

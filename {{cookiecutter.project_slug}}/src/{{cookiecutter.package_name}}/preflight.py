@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import tempfile
 import traceback
 
 
@@ -27,6 +28,9 @@ def _check() -> None:
 
 def _try_to_build() -> int:
     try:
+        if "uwsgi" in sys.modules:
+            settings = importlib.import_module(f"{__package__}.settings")
+            settings.check_uwsgi_address(settings.load_or_exit())
         importlib.import_module(f"{__package__}.wsgi")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
@@ -39,4 +43,11 @@ def _try_to_build() -> int:
     return 0
 
 
+def _make_room_for_metrics() -> None:
+    """Let all workers count into one folder; gunicorn.conf.py does it for gunicorn."""
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="metrics-")
+
+
 _check()
+if os.environ.get("METRICS_BIND") and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    _make_room_for_metrics()

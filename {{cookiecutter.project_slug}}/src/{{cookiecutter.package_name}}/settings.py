@@ -12,8 +12,16 @@ import sys
 import typing as t
 from pathlib import Path
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -64,9 +72,26 @@ def _sqlite_file(url: URL) -> str:
 
 def _bind(text: str) -> str:
     match = re.fullmatch(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]*):([0-9]{1,5})", text)
-    if not (match and int(match[1]) < 65536) and not re.fullmatch(r"unix:.+", text):
-        raise ValueError("is not host:port (127.0.0.1:8000) or unix:/path")
+    if not (match and int(match[1]) < 65536) and not re.fullmatch(r"unix:.+|fd://[0-9]+", text):
+        raise ValueError("is not host:port (127.0.0.1:8000), unix:/path or fd://number")
     return text
+
+
+def _tcp(text: str) -> str:
+    if _bind(text).startswith(("unix:", "fd:")):
+        raise ValueError("is not host:port (127.0.0.1:9100)")
+    return text
+
+
+def _hosts(text: object) -> object:
+    """Return the names the service is called by; a leading dot takes every subdomain, too."""
+    if not isinstance(text, str):
+        return text
+    hosts = tuple(host.strip() for host in text.split(","))
+    for host in hosts:
+        if not re.fullmatch(r"\.?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9a-fA-F:.]+\]", host):
+            raise ValueError("is not a list of names such as example.com,.example.org, without ports or *")
+    return hosts
 
 
 def _proxies(text: str) -> str:
@@ -103,15 +128,31 @@ class Settings(BaseSettings):
     database_url: t.Annotated[str, AfterValidator(_database_url)] = Field(repr=False)
     secret_key: t.Annotated[SecretStr, AfterValidator(_key)]
     log_level: t.Annotated[t.Literal["debug", "info", "warning", "error", "critical"], _lower] = "info"
+    log_format: t.Annotated[t.Literal["json", "text"] | None, _lower] = None
     database_timeout: PositiveInt = Field(default=2, le=3600)
     uncommitted_work: t.Annotated[t.Literal["raise", "log", "off"] | None, _lower] = None
 
     web_bind: t.Annotated[str, AfterValidator(_bind)] = "127.0.0.1:8000"
+    web_protocol: t.Literal["http", "uwsgi"] | None = None
     web_concurrency: PositiveInt | None = Field(default=None, le=512)
     web_threads: PositiveInt = Field(default=4, le=512)
     web_worker_class: t.Literal["gthread", "sync", "gevent", "gevent_pywsgi"] = "gthread"
     web_preload: bool = True
+    metrics_bind: t.Annotated[str, AfterValidator(_tcp)] | None = None
     forwarded_allow_ips: t.Annotated[str, AfterValidator(_proxies)] = "127.0.0.1,::1"
+    trusted_hosts: t.Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_hosts)] = None
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> t.Self:
+        # What came at the port of the metrics is told by the port alone.
+        if self.metrics_bind and self.metrics_bind.rpartition(":")[2] == self.web_bind.rpartition(":")[2]:
+            raise ValueError("METRICS_BIND has the port of WEB_BIND, give it another one")
+        return self
+
+    @property
+    def log_style(self) -> str:
+        """Say how lines of the log are written: `json`, or `text` for people."""
+        return self.log_format or ("json" if self.app_env == "production" else "text")
 
     @property
     def on_uncommitted_work(self) -> str:
@@ -128,10 +169,13 @@ def load() -> Settings:
     try:
         settings = Settings()  # type: ignore[call-arg]  # The fields come from the environment.
     except ValidationError as error:
-        problems = [f"{str(e['loc'][0]).upper()} {_reason(e['type'], e['msg'])}" for e in error.errors()]
+        problems = [
+            " ".join([*(str(part).upper() for part in e["loc"][:1]), _reason(e["type"], e["msg"])])
+            for e in error.errors()
+        ]
         raise ConfigurationError(problems + _misspellings()) from None
-    if misspelt := _misspellings():
-        raise ConfigurationError(misspelt)
+    if problems := [*_misspellings(), *_unsafe(settings)]:
+        raise ConfigurationError(problems)
     return settings
 
 
@@ -151,18 +195,58 @@ def exit_with(error: ConfigurationError) -> t.NoReturn:
     raise SystemExit(EX_CONFIG)
 
 
-def tcp_address(settings: Settings) -> tuple[str, int]:
-    """Return host and port of WEB_BIND, or end the process with 78 when it names a socket file."""
-    host, _, port = settings.web_bind.rpartition(":")
+def tcp_address(bind: str) -> tuple[str, int]:
+    """Return host and port of an address, or end the process with 78 when it names a socket file."""
+    host, _, port = bind.rpartition(":")
     if not port.isdigit():
         exit_with(ConfigurationError(["WEB_BIND names a socket file, this server needs host:port"]))
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  # What ":8000" means elsewhere.
+
+
+def check_uwsgi_address(settings: Settings) -> None:
+    """End the process with 78 where uWSGI cannot listen, or where clients could reach it without a proxy.
+
+    Its HTTP parser takes what is no HTTP, so a proxy and it may see different requests in the same
+    bytes; its own protocol trusts whoever speaks it.
+    """
+    bind, protocol = settings.web_bind, settings.web_protocol
+    problem = None
+    if bind.startswith("unix:"):
+        problem = "WEB_BIND names a socket file, uWSGI needs host:port, or fd://3 for systemd's socket"
+    elif not _is_local(bind) and protocol == "uwsgi":
+        problem = f"WEB_BIND={bind} lets others than this machine speak the uwsgi protocol"
+    elif not _is_local(bind) and protocol is None and settings.app_env == "production":
+        problem = (
+            f"WEB_BIND={bind} lets clients reach uWSGI, which takes malformed requests: bind 127.0.0.1 and"
+            " put a proxy in front, or set WEB_PROTOCOL=http where nobody but a proxy can reach this address"
+        )
+    if problem:
+        exit_with(ConfigurationError([problem]))
+
+
+def _is_local(bind: str) -> bool:
+    host = bind.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or bind.startswith("fd://")
 
 
 def _reason(kind: str, message: str) -> str:
     if kind == "missing":
         return "is missing: set it in the environment (`make serve` reads .env)"
     return message.removeprefix("Value error, ").replace("Input should be", "should be")
+
+
+def _unsafe(settings: Settings) -> list[str]:
+    """Name what no production may have; what should only be thought about is for doctor.py."""
+    if settings.app_env == "production" and os.environ.get("FLASK_DEBUG", "").lower() not in {
+        "",
+        "0",
+        "false",
+    }:
+        return ["FLASK_DEBUG shows clients tracebacks, and APP_ENV is production: take one of them away"]
+    return []
 
 
 def _misspellings() -> list[str]:
