@@ -12,9 +12,15 @@ import gc
 import importlib
 import math
 import os
+import shutil
+import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
+
+import gunicorn
+from gunicorn.glogging import Logger as _GunicornLogger
 
 if os.environ.get("WEB_WORKER_CLASS", "").startswith("gevent"):
     # Before anything else is imported: preload loads the application, and psycopg chooses how it
@@ -28,6 +34,14 @@ sys.path.insert(0, str(_SOURCE))
 
 # A bad setting ends gunicorn here with 78 (EX_CONFIG), once, whatever workers would do.
 _settings = importlib.import_module("{{cookiecutter.package_name}}.settings").load_or_exit()
+_logs = importlib.import_module("{{cookiecutter.package_name}}.logs")
+
+# `Server: gunicorn` would tell a client what to attack; gunicorn reads the name when it is imported further.
+gunicorn.SERVER = "web"
+
+if _settings.metrics_bind:
+    # All workers of this master count into one folder; the next master has its own.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="metrics-")
 
 
 def _cpus(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
@@ -45,11 +59,19 @@ def _cpus(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/
 
 
 wsgi_app = "{{cookiecutter.package_name}}.wsgi:app"
-bind = [_settings.web_bind]
+# gunicorn finds sockets of systemd and of the master it replaces by itself; one that is named as well
+# would be there twice, and work not once.
+_inherited = not {"LISTEN_FDS", "GUNICORN_FD"}.isdisjoint(os.environ)
+_web = [] if _inherited and _settings.web_bind.startswith("fd://") else [_settings.web_bind]
+bind = [*_web, *([_settings.metrics_bind] if _settings.metrics_bind else [])]
 
 # -- processes ---------------------------------------------------------------------------------
 
 worker_class = _settings.web_worker_class
+if worker_class == "gevent_pywsgi":
+    _ggevent = importlib.import_module("gunicorn.workers.ggevent")
+    _keepalive = importlib.import_module("{{cookiecutter.package_name}}.keepalive")
+    _ggevent.GeventPyWSGIWorker.wsgi_handler = _keepalive.closing(_ggevent.PyWSGIHandler)
 workers = _settings.web_concurrency or min(2 * _cpus() + 1, 9)
 # gunicorn would make gthread of a sync worker that has threads.
 threads = _settings.web_threads if worker_class == "gthread" else 1
@@ -82,23 +104,76 @@ control_socket_disable = True
 
 # -- logs --------------------------------------------------------------------------------------
 
-accesslog = "-"
+# The application writes a line for each request (edge.py), under every server alike.
 loglevel = _settings.log_level
+
+
+class _Logger(_GunicornLogger):  # type: ignore[misc]
+    """Write gunicorn's own lines as the application writes its."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            handler.setFormatter(_logs.formatter(_settings.log_style))
+
+
+logger_class = _Logger
 
 
 # -- hooks -------------------------------------------------------------------------------------
 
 
 def on_starting(server: Any) -> None:
-    """Without preload, find out once, in the master, whether workers could load the service."""
+    """Without preload, find out once, in the master, whether workers could load the service.
+
+    SIGHUP becomes what SIGUSR2 is: of itself it loads no new code after a preload, and without one it
+    ends the whole service when the new code is broken.
+    """
     if not preload_app:
         importlib.import_module("{{cookiecutter.package_name}}.preflight")
+    server.handle_hup = server.handle_usr2 = lambda: _roll(server)
+
+
+def _roll(server: Any) -> None:
+    """Start a new master on the same sockets; it ends this one when it is ready, or itself if it cannot."""
+    if os.getpid() == 1 or "NOTIFY_SOCKET" in os.environ:
+        server.log.warning("not rolled: a supervisor would take the end of this process for the end of all")
+    else:
+        server.reexec()
+
+
+def on_exit(server: Any) -> None:
+    """Remove the numbers of this master's workers."""
+    if _settings.metrics_bind:
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 
 
 def when_ready(server: Any) -> None:
-    """Keep what is loaded shared: the collector would write to every page of it in every worker."""
+    """End the master that this one replaces.
+
+    Keep what is loaded shared, too: the collector would write to every page of it in every worker.
+    """
+    if server.master_pid:
+        os.kill(server.master_pid, signal.SIGTERM)
+    if not _settings.database_url.startswith("sqlite"):
+        each = _settings.web_threads + 2  # The engine's pool, and what it may open for a moment.
+        server.log.info(
+            "up to %d database connections: %d processes x %d",
+            server.num_workers * each,
+            server.num_workers,
+            each,
+        )
     gc.collect()
     gc.freeze()
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Let a worker that has not begun yet end on SIGTERM.
+
+    It inherits the master's handler, which only notes the signal for the master: a stop at that moment
+    would wait for the whole of graceful_timeout.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def post_worker_init(worker: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import SECRET
 from .databases import PROJECT
-from .servers.harness import UWSGI, Project, Server
+from .servers.harness import UWSGI, Project, Server, free_port
 
 LINES = (PROJECT / "uwsgi.ini").read_text().splitlines()
 OPTIONS = dict(re.split(r"\s*=\s*", line, maxsplit=1) for line in LINES if re.match(r"[a-z]", line))
@@ -21,6 +21,7 @@ OPTIONS = dict(re.split(r"\s*=\s*", line, maxsplit=1) for line in LINES if re.ma
         ("die-on-term", "drops the requests in flight"),
         ("py-call-osafterfork", "ends every worker on Python 3.13"),
         ("reload-on-exception", "ends the other threads' requests, and leaves their locks held"),
+        ("thunder-lock", "keeps the threads of an idle worker from ending when it is replaced"),
         ("http11-socket", "ignores Connection: close"),
     ],
 )
@@ -41,5 +42,32 @@ def test_a_misspelt_option_keeps_the_server_from_starting(tmp_path: Path) -> Non
     try:
         assert server.wait() == 1
         assert "unknown config directive: harakir" in server.log
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "reason"),
+    [
+        ({}, "lets clients reach uWSGI, which takes malformed requests"),
+        ({"WEB_PROTOCOL": "uwsgi"}, "lets others than this machine speak the uwsgi protocol"),
+    ],
+    ids=["http", "uwsgi"],
+)
+def test_clients_cannot_reach_it_without_a_proxy(
+    protocol: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    settings = {
+        "DATABASE_URL": "sqlite:///notes.db",
+        "SECRET_KEY": SECRET,
+        "WEB_BIND": f"0.0.0.0:{free_port()}",
+    }
+
+    server = Server(Project(tmp_path / "project"), UWSGI, settings | protocol)
+
+    try:
+        assert server.wait() == 78
+        assert server.log.count("configuration error: ") == 1
+        assert reason in server.log
     finally:
         server.kill()
