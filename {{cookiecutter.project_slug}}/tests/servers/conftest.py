@@ -73,12 +73,19 @@ def start(launch: Start, database_url: str) -> Start:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Note for each proof which failure it is about, and on which server."""
+    # A proof about a server that this project does not have is no proof that was skipped.
+    items[:] = [item for item in items if not _is_about_no_server(item)]
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         kind = parameters.get("kind") or parameters.get("server")
         if isinstance(kind, Kind):
             title = (getattr(item, "module").__doc__ or "").partition("\n")[0]  # noqa: B009  # Functions have one.
             item.user_properties.append(("proof", (title, str(kind))))
+
+
+def _is_about_no_server(item: pytest.Item) -> bool:
+    skip = item.get_closest_marker("skip")
+    return skip is not None and "empty parameter set" in skip.kwargs.get("reason", "")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -89,14 +96,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for outcome in ("passed", "failed", "error", "skipped"):
         for report in terminalreporter.stats.get(outcome, []):
             if proof := dict(report.user_properties).get("proof"):
-                cells[proof][outcome] += 1
+                cells[tuple(proof)][outcome] += 1
     terminalreporter.section("proofs")
     terminalreporter.line(f"| | {' | '.join(map(str, KINDS))} |")
     terminalreporter.line("|---" * (len(KINDS) + 1) + "|")
     for title in dict.fromkeys(title for title, _ in cells):
         row = [_verdict(cells.get((title, str(kind)))) for kind in KINDS]
         terminalreporter.line(f"| {title} | {' | '.join(row)} |")
-    terminalreporter.line("n/a: such a server starts no other process, or restarts nobody.")
+    terminalreporter.line("n/a: such a server has no other process, or no other request.")
 
 
 def _verdict(outcomes: Counter[str] | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from {{cookiecutter.package_name}}.db import db, transaction
 
 
 def add_to(app: Flask) -> None:
-    """Serve /slow, /greedy and /cross."""
+    """Serve /slow, /greedy, /change-slowly and /cross."""
     folder = Path.cwd()
+    touch = text("UPDATE notes SET text = :by WHERE id = :id")
 
     @app.get("/slow")
     def slow() -> str:
@@ -28,9 +30,16 @@ def add_to(app: Flask) -> None:
             connection.execute(text("SELECT pg_sleep(0.1)"))
         return "had both"
 
+    @app.post("/change-slowly/<int:note>")
+    def change_slowly(note: int) -> str:
+        with transaction() as session:
+            session.execute(touch, {"id": note, "by": "half done"})
+            (folder / f"changing-{os.getpid()}").touch()
+            session.execute(text("SELECT pg_sleep(60)"))
+        return "changed"
+
     @app.post("/cross/<int:first>/<int:second>")
     def cross(first: int, second: int) -> str:
-        touch = text("UPDATE notes SET text = :by WHERE id = :id")
         with transaction() as session:
             session.execute(touch, {"id": first, "by": request.path})
             (folder / f"locked-{first}").touch()

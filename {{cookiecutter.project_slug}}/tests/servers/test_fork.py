@@ -46,5 +46,5 @@ def test_connections_opened_before_the_fork_are_used_by_nobody_after_it(
     assert len(set().union(*workers.values())) > 1, "one worker answered everything"
     assert all(len(processes) == 1 for processes in workers.values()), workers
     assert refused.status == 500
-    assert "early_connection.py:" in server.log
-    assert "use db.session inside the request" in server.log
+    server.wait_for_log("early_connection.py:")
+    server.wait_for_log("use db.session inside the request")

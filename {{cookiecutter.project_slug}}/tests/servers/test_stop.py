@@ -5,11 +5,17 @@ uWSGI restarts on SIGTERM as it comes, and drops the requests in flight with die
 
 from __future__ import annotations
 
+import http.client
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from .conftest import Start
-from .harness import Kind, Project, wait_until
+from .harness import KINDS, PATIENCE, Kind, Project, wait_until
+
+# gunicorn's thread worker keeps its own connections for a moment, and the others know none that is kept.
+KEEPING = [kind for kind in KINDS if kind.needs == "gevent" or "gevent" in kind.name]
 
 
 def test_sigterm_answers_the_request_in_flight_and_ends_with_0(
@@ -27,6 +33,31 @@ def test_sigterm_answers_the_request_in_flight_and_ends_with_0(
         assert answer.result().body == b"answered", server.log
     assert server.wait() == 0, server.log
     assert not server.is_listening()
+
+
+@pytest.mark.parametrize("kind", KEEPING, ids=str)
+def test_a_request_on_a_kept_connection_is_answered_and_the_connection_closed(
+    kind: Kind, start: Start, project: Project
+) -> None:
+    project.provoke("slow_view")
+    server = start(kind, WEB_CONCURRENCY="1")
+    kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    kept.request("GET", "/livez")
+    assert kept.getresponse().read()
+
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(server.get, "/slow")
+        wait_until((project.folder / "begun").exists, "a request is in flight")
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: not server.is_listening(), "the server takes no new connection")
+        kept.request("GET", "/livez")
+        last = kept.getresponse()
+        (project.folder / "end").touch()
+
+        assert (last.status, last.headers["Connection"]) == (200, "close"), server.log
+        assert answer.result().body == b"answered"
+    kept.close()
+    assert server.wait() == 0, server.log
 
 
 def test_ctrl_c_ends_an_idle_server_with_0(kind: Kind, start: Start) -> None:

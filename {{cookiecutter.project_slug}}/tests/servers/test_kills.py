@@ -1,0 +1,218 @@
+"""A worker that is killed costs its own requests, and nothing that was acknowledged.
+
+The kernel kills it for its memory, the server because it hangs. Elsewhere what it had locked stays
+locked, a lock of the server dies with it and nobody is served any more, or a client that was told
+201 looks for its row in vain.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import URL, NullPool, create_engine, make_url, text
+
+from .conftest import Start
+from .harness import (
+    GUNICORN,
+    PACKAGE,
+    PATIENCE,
+    SCALE,
+    USUAL_KINDS,
+    UWSGI,
+    Kind,
+    Project,
+    Server,
+    scaled,
+    wait_until,
+)
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="whose connections are whose is read in /proc"
+)
+
+# The others have no second process that could take over.
+KINDS = [kind for kind in USUAL_KINDS if kind in {*GUNICORN, UWSGI}]
+
+
+@dataclass
+class Ledger:
+    """What became of each note: a 201, a 503, or no answer; for the last two, on which port of the client."""
+
+    acknowledged: list[str] = field(default_factory=list)
+    refused: dict[str, int] = field(default_factory=dict)
+    unknown: dict[str, int] = field(default_factory=dict)
+
+
+@contextmanager
+def eight_clients(server: Server) -> Iterator[Ledger]:
+    """Let clients keep one note after the other, each on a connection of its own."""
+    ledger, over = Ledger(), threading.Event()
+
+    def work() -> None:
+        while not over.wait(0.01):
+            keep(server, uuid4().hex, ledger)
+
+    with ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(work) for _ in range(8)]
+        try:
+            yield ledger
+        finally:
+            over.set()
+    for client in clients:
+        client.result()
+
+
+def keep(server: Server, text: str, ledger: Ledger) -> None:
+    """Send a note and write down what became of it."""
+    body = json.dumps({"text": text})
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
+        connection.connect()
+        port = connection.sock.getsockname()[1]
+        try:
+            connection.request("POST", "/notes", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            answer.read()
+        except (OSError, HTTPException):
+            ledger.unknown[text] = port
+        else:
+            assert answer.status in {201, 503}, server.log
+            if answer.status == 201:
+                ledger.acknowledged.append(text)
+            else:
+                ledger.refused[text] = port
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_killed_worker_loses_its_own_requests_and_no_acknowledged_note(
+    kind: Kind, start: Start, project: Project
+) -> None:
+    project.provoke("kills")
+    server = start(kind)
+    killed: set[int] = set()
+    lost: set[int] = set()
+
+    with eight_clients(server) as ledger:
+        while len(killed) < scaled(4) or not ledger.unknown:
+            # Both serve, the one that has replaced the last one that was killed among them.
+            wait_until(lambda: len(workers(project) - killed) == 2, "the worker is replaced")
+            victim = random.choice(sorted(workers(project) - killed))  # noqa: S311
+            lost |= wait_until(lambda: stop_at_work(victim, server), "it is at work")  # noqa: B023
+            os.kill(victim, signal.SIGKILL)
+            killed.add(victim)
+
+    assert_only_these_were_lost(lost, ledger, server)
+
+
+# A worker that is stopped runs no handler of a signal.
+STOPPED = [False, True] if SCALE > 1 else [False]
+
+
+@pytest.mark.parametrize("stopped", STOPPED, ids=["stopped" if stopped else "hanging" for stopped in STOPPED])
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_worker_that_hangs_is_replaced_and_what_it_had_begun_is_undone(
+    kind: Kind, stopped: bool, start: Start, project: Project
+) -> None:
+    project.provoke("kills")
+    if kind is UWSGI:
+        project.replace("uwsgi.ini", "harakiri = 60", "harakiri = 3")
+    else:
+        project.append("gunicorn.conf.py", "\ntimeout = graceful_timeout = 3\n")
+    # On SQLite all who write wait for the one that hangs. They must not count as hanging.
+    project.replace(f"{PACKAGE}/db.py", '{"timeout": 5}', '{"timeout": 1}')
+    server = start(kind)
+    note = server.post("/notes", {"text": "as it was"})
+    path = note.headers["Location"]
+    lost: set[int] = set()
+
+    with eight_clients(server) as ledger, ThreadPoolExecutor() as pool:
+        hanging = pool.submit(server.post, path.replace("notes", "hang"), {})
+        (victim,) = wait_until(lambda: workers(project, "hanging"), "a worker hangs")
+        if stopped:
+            os.kill(victim, signal.SIGSTOP)
+        wait_until(lambda: is_gone(victim, lost, server), "the server kills it")
+        wait_until(lambda: len(workers(project) - {victim}) == 2, "the worker is replaced")
+
+    assert hanging.exception() or hanging.result().status == 500
+    assert server.get(path).json["text"] == "as it was"
+    changed = server.patch(path, {"text": "changed"}, note.headers["ETag"])
+    assert changed.status == 200, "its row is still locked"
+    ledger.acknowledged.append("changed")
+    assert_only_these_were_lost(lost, ledger, server)
+
+
+def assert_only_these_were_lost(ports: set[int], ledger: Ledger, server: Server) -> None:
+    """Check the table against the ledger: only clients at these ports may have gone without a 201."""
+    url = make_url(server.environment["DATABASE_URL"])
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        stored = Counter(connection.scalars(text("SELECT text FROM notes")))
+    assert set(ledger.acknowledged) <= stored.keys(), "an acknowledged note is lost"
+    assert set(stored.values()) == {1}, "a note is there twice"
+    assert stored.keys() <= {*ledger.acknowledged, *ledger.unknown}, "what was refused or undone is there"
+    assert set(ledger.unknown.values()) <= ports, "another worker's request is lost"
+    if url.get_backend_name() == "postgresql":  # On SQLite, who writes keeps everybody else waiting.
+        assert set(ledger.refused.values()) <= ports, "another worker's request is refused"
+        wait_until(lambda: not idle_transactions(url), "no transaction is left open")
+
+
+def idle_transactions(url: URL) -> int:
+    """Count the transactions in which nobody does anything."""
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = :name AND state LIKE 'idle in %'"
+        count: int = connection.scalar(text(idle), {"name": url.database}) or 0
+        return count
+
+
+def workers(project: Project, folder: str = "workers") -> set[int]:
+    """Return the processes that have answered, or those that hang."""
+    return {int(file.name) for file in (project.folder / folder).glob("*")}
+
+
+def stop_at_work(process: int, server: Server) -> set[int]:
+    """Stop a process; return the ports of the clients it has, or let it go on if it has none."""
+    os.kill(process, signal.SIGSTOP)
+    wait_until(lambda: set(states(process)) == {"T"}, "each of its threads stands still")
+    clients = clients_of(process, server)
+    if not clients:
+        os.kill(process, signal.SIGCONT)
+    return clients
+
+
+def is_gone(process: int, clients: set[int], server: Server) -> bool:
+    """Say whether a process is no more, and note the ports of the clients it has until then."""
+    clients |= clients_of(process, server)
+    return not Path(f"/proc/{process}").exists()
+
+
+def states(process: int) -> Iterator[str]:
+    """Return the state of each thread."""
+    for file in Path(f"/proc/{process}/task").glob("*/stat"):
+        yield file.read_text().rpartition(")")[2].split()[0]
+
+
+def clients_of(process: int, server: Server) -> set[int]:
+    """Return the ports of the clients whose connections a process holds."""
+    sockets = set()
+    with suppress(OSError):  # It has ended.
+        for file in Path(f"/proc/{process}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                sockets.add(str(file.readlink()))
+    connections = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {
+        int(remote.rpartition(":")[2], 16)
+        for _, local, remote, *_, inode in (fields[:10] for fields in connections)
+        if int(local.rpartition(":")[2], 16) == server.port and f"socket:[{inode}]" in sockets
+    } - {0}  # The socket that listens.

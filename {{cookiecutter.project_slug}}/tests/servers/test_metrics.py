@@ -1,0 +1,83 @@
+"""Numbers are those of all processes together, and nobody sees them who is not meant to.
+
+Each process counts for itself: asked one after the other, a service with two workers answers with two
+truths, and a worker that ends takes its numbers with it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+from contextlib import closing
+
+import pytest
+
+from .conftest import Start
+from .harness import FLASK, GUNICORN, KINDS, PATIENCE, UWSGI, Kind, Project, free_port, wait_until
+
+MEASURED = [kind for kind in KINDS if kind is not FLASK]
+WITH_WORKERS = [*GUNICORN[:1], *([UWSGI] if UWSGI.is_installed else [])]
+
+
+def scrape(port: int) -> dict[str, float]:
+    """Return every number by its name and labels."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    pairs = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
+
+
+ANSWERED = 'http_request_duration_seconds_count{method="GET",route="/notes",status="200"}'
+
+
+@pytest.mark.parametrize("kind", MEASURED, ids=str)
+def test_every_request_is_counted_once_and_only_the_own_port_tells(kind: Kind, start: Start) -> None:
+    port = free_port()
+    server = start(kind, METRICS_BIND=f"127.0.0.1:{port}")
+    for _ in range(40):
+        assert server.get("/notes?limit=1").status == 200
+    server.get("/nowhere")
+
+    wait_until(lambda: scrape(port).get(ANSWERED) == 40, f"all are counted: {scrape(port)}")
+    numbers = scrape(port)
+    assert numbers['http_request_duration_seconds_count{method="GET",route="none",status="404"}'] == 1
+    assert numbers["http_requests_in_flight"] == 0
+    assert numbers["db_pool_used"] == 0
+    assert server.get("/metrics").status == 404
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+        connection.request("GET", "/notes")
+        assert connection.getresponse().status == 404
+
+
+@pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
+def test_a_worker_that_ends_leaves_its_counts_and_takes_its_present(
+    kind: Kind, start: Start, project: Project
+) -> None:
+    project.provoke("versioned")
+    port = free_port()
+    server = start(kind, METRICS_BIND=f"127.0.0.1:{port}", WEB_CONCURRENCY="1")
+    counted = 'http_request_duration_seconds_count{method="GET",route="/version",status="200"}'
+    worker = server.get("/version").json["process"]
+    # A request is counted when its answer has been handed over.
+    wait_until(lambda: scrape(port).get(counted) == 1, "the request is counted")
+    size = scrape(port)["db_pool_size"]
+
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: server.get("/version").json["process"] != worker, "the worker is replaced")
+
+    wait_until(lambda: scrape(port)[counted] >= 2, "what was counted stays")
+    assert scrape(port)["db_pool_size"] == size
+
+
+@pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
+def test_no_file_is_left_behind(kind: Kind, start: Start, project: Project) -> None:
+    server = start(kind, METRICS_BIND=f"127.0.0.1:{free_port()}")
+    server.get("/notes")
+    wait_until(lambda: list(project.folder.glob("metrics-*/*")), "the request is counted")
+
+    server.signal(signal.SIGTERM)
+
+    assert server.wait() == 0
+    assert not list(project.folder.glob("metrics-*"))

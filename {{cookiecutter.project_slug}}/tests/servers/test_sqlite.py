@@ -1,0 +1,150 @@
+"""SQLite under many processes loses no update, and no client sees "database is locked".
+
+As it comes, the driver begins a transaction too late: two requests read the same, both write, one
+update is lost without an error. Where it begins in time, whoever reads before it writes is refused at
+once. And what is written to a file that somebody has removed is acknowledged, and lost.
+"""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url
+
+from ..conftest import SECRET
+from ..databases import SQLite
+from .conftest import Start
+from .harness import FLASK, PYWSGI, USUAL_KINDS, Answer, Server, scaled, wait_until
+
+CLIENTS = 8
+
+
+@pytest.fixture(params=USUAL_KINDS, ids=str)
+def server(request: pytest.FixtureRequest, launch: Start, sqlite: SQLite) -> Server:
+    """Ways to serve, in turn, each on a file of its own that no connection has seen yet."""
+    server = launch(request.param, DATABASE_URL=sqlite.migrated(), SECRET_KEY=SECRET, WEB_CONCURRENCY="3")
+    server.wait_until_ready()
+    return server
+
+
+def test_everybody_who_writes_at_the_same_time_is_served(server: Server) -> None:
+    texts = [str(number) for number in range(CLIENTS * scaled(10))]
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        answers = list(clients.map(lambda text: server.post("/notes", {"text": text}), texts))
+
+    assert {answer.status for answer in answers} == {201}, server.log
+    assert sorted(ask(server, "SELECT text FROM notes")) == sorted(texts)
+
+
+def test_every_change_that_was_acknowledged_counts_once(server: Server) -> None:
+    path = server.post("/notes", {"text": "0"}).headers["Location"]
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        for done in [clients.submit(add_one, server, path) for _ in range(CLIENTS * scaled(4))]:
+            done.result()
+
+    note = server.get(path).json
+    assert (note["text"], note["version"]) == (str(CLIENTS * scaled(4)), CLIENTS * scaled(4) + 1)
+
+
+def add_one(server: Server, path: str) -> None:
+    """Change a note to one more than it says, and again from the start whenever another was faster."""
+    while True:
+        note = server.get(path)
+        answer = server.patch(path, {"text": str(int(note.json["text"]) + 1)}, note.headers["ETag"])
+        if answer.status == 200:
+            return
+        assert answer.status == 412, (answer, server.log)
+
+
+def test_a_lock_that_another_process_keeps_costs_writers_a_503_and_readers_nothing(server: Server) -> None:
+    assert server.post("/notes", {"text": "before"}).status == 201
+
+    with ThreadPoolExecutor() as clients, closing(sqlite3.connect(file_of(server))) as another:
+        another.execute("BEGIN EXCLUSIVE")
+        # It is refused when SQLite has waited for as long as the engine allows; the lock stays until then.
+        refused = clients.submit(server.post, "/notes", {"text": "refused"})
+        reads = [server.get(path).status for path in ("/notes", "/readyz", "/livez")]
+        assert_to_be_tried_again(refused.result(), server)
+
+    assert reads == [200, 200, 200], server.log
+    assert server.post("/notes", {"text": "after"}).status == 201
+    assert ask(server, "SELECT text FROM notes") == ["before", "after"]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux limits processes that run")
+def test_a_full_disk_costs_writers_a_503_and_harms_nothing_that_is_stored(server: Server) -> None:
+    texts = [str(number).ljust(9000) for number in range(40)]
+    # A worker that is just being forked would escape.
+    count = 1 if server.kind in {PYWSGI, FLASK} else 4
+    wait_until(lambda: len(server.processes()) == count, "every worker is there")
+
+    # As on a full disk, the kernel refuses to make any file longer than this.
+    limit_files(server, 256 * 1024)
+    answers = [server.post("/notes", {"text": text}) for text in texts]
+    reads = [server.get(path).status for path in ("/notes", "/readyz", "/livez")]
+    limit_files(server, resource.RLIM_INFINITY)
+
+    kept = [text for text, answer in zip(texts, answers, strict=True) if answer.status == 201]
+    assert texts[-1] not in kept
+    for answer in answers:
+        if answer.status != 201:
+            assert_to_be_tried_again(answer, server)
+    assert reads == [200, 200, 200], server.log
+    assert server.post("/notes", {"text": "there is room again"}).status == 201
+    assert ask(server, "SELECT text FROM notes") == [*kept, "there is room again"]
+    assert ask(server, "PRAGMA integrity_check") == ["ok"]
+
+
+def limit_files(server: Server, size: int) -> None:
+    """Let no process of the server make a file longer than so many bytes."""
+    for process in server.processes():
+        _, hard = resource.prlimit(process, resource.RLIMIT_FSIZE)
+        resource.prlimit(process, resource.RLIMIT_FSIZE, (size, hard))
+
+
+def test_nothing_is_written_to_a_file_that_was_removed(server: Server) -> None:
+    for _ in range(CLIENTS):
+        assert server.post("/notes", {"text": "kept"}).status == 201
+    file, backup = file_of(server), file_of(server).with_suffix(".backup")
+    ask(server, f"VACUUM INTO '{backup}'")
+    for path in (file, *file.parent.glob(f"{file.name}-*")):
+        path.unlink()
+
+    for _ in range(CLIENTS):
+        assert_to_be_tried_again(server.post("/notes", {"text": "lost"}), server)
+    assert_to_be_tried_again(server.get("/notes"), server)
+    assert server.get("/livez").status == 200
+    assert server.get("/readyz").json["missing"] == ["database"]
+
+    backup.rename(file)
+    wait_until(lambda: server.get("/readyz").status == 200, "the service finds the file")
+    for _ in range(CLIENTS):
+        assert server.post("/notes", {"text": "kept"}).status == 201
+    assert ask(server, "SELECT text FROM notes") == ["kept"] * 2 * CLIENTS
+
+
+def file_of(server: Server) -> Path:
+    """Return the file of the server's database."""
+    return Path(make_url(server.environment["DATABASE_URL"]).database or "")
+
+
+def ask(server: Server, statement: str) -> list[Any]:
+    """Return the first column of what another process finds in the database."""
+    with closing(sqlite3.connect(file_of(server))) as connection:
+        return [row[0] for row in connection.execute(statement)]
+
+
+def assert_to_be_tried_again(answer: Answer, server: Server) -> None:
+    """Check that the answer is a 503 that says when to come back, and nothing about why."""
+    assert answer.status == 503, (answer, server.log)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["Retry-After"]
+    assert b"locked" not in answer.body
