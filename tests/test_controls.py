@@ -15,4 +15,4 @@ def test_every_famous_failure_happens_to_the_naive_service(workshop: Callable[[]
     # They use the harness of the project's own proofs.
     shutil.copytree(ROOT / "tests" / "controls", project / "tests" / "controls")
 
-    run(".venv/bin/pytest", "tests/controls", cwd=project, timeout=600, env={"FORBID_SKIPS": "1"})
+    run(".venv/bin/pytest", "tests/controls", cwd=project, timeout=900, env={"FORBID_SKIPS": "1"})

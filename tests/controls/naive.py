@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 
 from flask import Flask, g, has_app_context, request, stream_with_context
 from flask_sqlalchemy import SQLAlchemy
@@ -50,6 +51,23 @@ def add():
     return "kept", 201
 
 
+@app.post("/count/<int:number>")
+def count(number):
+    note = db.session.get(Note, number)
+    note.text = str(int(note.text) + 1)
+    db.session.commit()
+    return "counted"
+
+
+@app.post("/change-slowly/<int:number>")
+def change_slowly(number):
+    db.session.get(Note, number).text = "changed"
+    db.session.flush()
+    db.session.execute(text("SELECT pg_sleep(30)"))
+    db.session.commit()
+    return "changed"
+
+
 @app.post("/shared")
 def add_by_global_session():
     session.add(Note(text=request.get_data(as_text=True)))
@@ -82,6 +100,26 @@ def slow():
     print("slow has begun", flush=True)
     time.sleep(5)
     return "answered"
+
+
+@app.get("/hold/<int:number>")
+def hold(number):
+    lock = Path(f"{number}.lock")
+    lock.touch(exist_ok=False)
+    try:
+        time.sleep(5)
+    finally:
+        lock.unlink()
+    return "answered"
+
+
+@app.get("/export")
+def export():
+    def rows():
+        yield "the first row"
+        raise RuntimeError("a bug in the middle of an answer")
+
+    return app.response_class(rows())
 
 
 @app.get("/stream")

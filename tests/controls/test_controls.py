@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import http.client
+import itertools
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import NullPool, create_engine, make_url, text
+from sqlalchemy.exc import OperationalError
 
 from .. import databases
 from ..servers import harness
 from ..servers.harness import Kind, Server, wait_until
-from ..servers.test_database_faults import Private
+from ..servers.test_database_faults import Private, private_server
 
 
 class Naive:
@@ -95,6 +100,40 @@ def test_die_on_term_drops_the_request_in_flight(start: Start) -> None:
             assert connection.recv(100) == b""
 
 
+@pytest.mark.parametrize("kind", [gunicorn("--workers 2"), uwsgi("--lazy-apps --need-app")], ids=str)
+def test_a_reload_to_broken_code_ends_the_running_service(kind: Kind, start: Start, tmp_path: Path) -> None:
+    server = start(replace(kind, settings={"PYTHONPATH": str(own_copy(tmp_path).parent)}))
+
+    with own_copy(tmp_path).open("a") as code:
+        code.write("raise RuntimeError(3 * 7)\n")
+    server.signal(signal.SIGHUP)
+
+    assert server.wait() != 0
+    assert not server.is_listening()
+
+
+def test_after_a_preload_a_reload_serves_the_old_code(start: Start, tmp_path: Path) -> None:
+    kind = gunicorn("--workers 1 --preload")
+    server = start(replace(kind, settings={"PYTHONPATH": str(own_copy(tmp_path).parent)}))
+
+    code = own_copy(tmp_path).read_text()
+    own_copy(tmp_path).write_text(code.replace('return "alive"', 'return "alive and new"'))
+    server.signal(signal.SIGHUP)
+
+    wait_until(lambda: server.log.count("Booting worker") == 2, "the worker is replaced")
+    wait_until(lambda: "Worker exiting" in server.log, "the old one has ended")
+    assert server.get("/livez").body == b"alive"
+
+
+def own_copy(folder: Path) -> Path:
+    """Return a copy of the naive service that a test may change."""
+    code = folder / "code" / "naive.py"
+    if not code.exists():
+        code.parent.mkdir()
+        shutil.copy(Path(__file__).with_name("naive.py"), code)
+    return code
+
+
 def test_connections_made_before_the_fork_fail_requests_or_answer_them_with_others_rows(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +202,72 @@ def test_a_stream_that_nobody_closes_leaves_its_context_on_the_thread(start: Sta
         assert connection.recv(65536)
 
     wait_until(lambda: server.get("/context").body == b"True", "the context stays")
+
+
+def test_of_changes_at_the_same_time_some_are_lost_without_an_error(start: Start) -> None:
+    server = start(gunicorn("--workers 4"))
+    assert server.send("POST", "/notes", b"0").status == 201
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(lambda _: server.send("POST", "/count/1").status, range(80)))
+
+    assert set(statuses) == {200}
+    assert int(texts(server)[0]) < 80
+
+
+def test_reload_on_exception_drops_the_requests_beside_it_and_their_locks_stay(
+    start: Start, tmp_path: Path
+) -> None:
+    server = start(uwsgi("--threads 4 --reload-on-exception"))
+
+    with ThreadPoolExecutor() as pool:
+        others = [pool.submit(server.get, f"/hold/{number}") for number in range(3)]
+        wait_until(lambda: len([*tmp_path.glob("*.lock")]) == 3, "three requests are in flight")
+        with suppress(OSError, http.client.HTTPException):
+            server.get("/export")
+
+        assert all(isinstance(other.exception(), ConnectionError) for other in others)
+    assert len([*tmp_path.glob("*.lock")]) == 3
+
+
+def test_a_killed_service_leaves_its_row_locked_for_as_long_as_the_database_works(
+    start: Start, postgresql: databases.PostgreSQL
+) -> None:
+    server = start(gunicorn("--workers 1"))
+    assert server.send("POST", "/notes", b"as it was").status == 201
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(server.send, "POST", "/change-slowly/1")
+        engine = create_engine(server.environment["DATABASE_URL"], poolclass=NullPool)
+        with engine.connect() as connection:
+            works = text("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = :name")
+            name = {"name": engine.url.database}
+            wait_until(lambda: connection.scalar(works, name), "the database works")
+        server.kill()
+
+    with engine.connect() as connection:
+        connection.execute(text("SET lock_timeout = '5s'"))
+        with pytest.raises(OperationalError, match="lock timeout"):
+            connection.execute(text("UPDATE notes SET text = 'changed'"))
+
+
+def test_when_another_server_becomes_the_primary_every_write_is_a_500(launch: Start) -> None:
+    with private_server() as old, private_server() as new:
+        url = make_url(old.postgresql.empty())
+        hosts = [str(make_url(server.postgresql.url).query["host"]) for server in (old, new)]
+        url = url.update_query_dict({"host": hosts, "target_session_attrs": "read-write"})
+        server = launch(
+            gunicorn("--workers 1"), DATABASE_URL=url.render_as_string(hide_password=False), SECRET="x"
+        )
+        server.wait_until_ready()
+        numbers = (str(number).encode() for number in itertools.count())
+        assert server.send("POST", "/notes", next(numbers)).status == 201
+
+        with old.read_only():
+            wait_until(lambda: server.send("POST", "/notes", next(numbers)).status == 500, "it is refused")
+            assert [server.send("POST", "/notes", next(numbers)).status for _ in range(5)] == [500] * 5
+
+    assert "ReadOnlySqlTransaction" in server.log
 
 
 def test_a_frozen_database_takes_liveness_along(launch: Start) -> None:

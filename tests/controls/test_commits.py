@@ -1,0 +1,99 @@
+"""Commits of the naive service that are lost, and one that nobody ordered: no client hears of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ..servers.harness import Kind, Server, wait_until
+from .test_controls import Naive
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    started: list[Server] = []
+
+    def start(options: str) -> Server:
+        command = f'exec gunicorn naive_commits:app --bind "$WEB_BIND" {options}'
+        settings = {
+            "PYTHONPATH": str(Path(__file__).parent),
+            "DATABASE_URL": f"sqlite:///{tmp_path}/notes.db?timeout=0.5",
+        }
+        kind = Kind("naive-commits", ("sh", "-c", command), settings, "gunicorn")
+        started.append(Server(Naive(tmp_path), kind, {}))  # type: ignore[arg-type]
+        started[-1].wait_until_ready()
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+def test_sqlite_loses_updates_that_were_acknowledged(start: Start) -> None:
+    server = start("--workers 3 --preload")
+    acknowledged = 0
+
+    def is_one_lost() -> bool:
+        nonlocal acknowledged
+        with ThreadPoolExecutor(6) as clients:
+            answers = list(clients.map(lambda _: server.send("POST", "/count"), range(60)))
+        acknowledged += [answer.status for answer in answers].count(200)
+        return int(server.get("/count").body) < acknowledged
+
+    wait_until(is_one_lost, "an update is lost")
+
+
+def test_sqlite_fails_readers_and_writers_while_another_process_writes(start: Start, tmp_path: Path) -> None:
+    server = start("--workers 1")
+
+    with closing(sqlite3.connect(tmp_path / "notes.db")) as another:
+        another.execute("BEGIN EXCLUSIVE")
+        statuses = [server.send("POST", "/notes", b"one").status, server.get("/notes").status]
+
+    assert statuses == [500, 500]
+    assert server.log.count("sqlite3.OperationalError: database is locked") == 2
+
+
+def test_with_a_write_ahead_log_what_is_written_to_a_removed_file_is_acknowledged_and_lost(
+    start: Start, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "notes.db")) as file:
+        file.execute("PRAGMA journal_mode=WAL")
+    server = start("--workers 1")
+    assert server.send("POST", "/notes", b"kept").status == 201
+
+    (tmp_path / "notes.db").unlink()
+
+    assert server.send("POST", "/notes", b"lost").status == 201
+    assert not (tmp_path / "notes.db").exists()
+
+
+def test_a_stream_loses_its_commit_and_is_answered_whole(start: Start) -> None:
+    server = start("--workers 1")
+
+    answer = server.send("POST", "/stream")
+
+    assert (answer.status, answer.body) == (200, b"begun and committed")
+    assert server.get("/notes").json["texts"] == []
+    assert "Traceback" not in server.log
+
+
+def test_a_session_that_a_failed_clean_up_left_is_committed_by_another_request(start: Start) -> None:
+    server = start("--workers 1")
+    assert server.send("POST", "/refuse").status == 500
+    assert server.get("/leaked").body == b"1"
+
+    def is_refused_row_stored() -> bool:
+        server.send("POST", "/refuse")
+        server.send("POST", "/notes", b"good")
+        return "refused" in server.get("/notes").json["texts"]
+
+    # Sessions are kept under the address of their context: sooner or later a request gets the same one.
+    wait_until(is_refused_row_stored, "a row that was refused is stored")
