@@ -3,21 +3,55 @@
 Offline, repeatable, and short: whoever runs the template runs this.
 """
 
+import shutil
 from pathlib import Path
 
 # A choice can only be one of the words in cookiecutter.json: nothing that was typed comes here.
+DATABASE = "{{ cookiecutter.database }}"
 SERVER = "{{ cookiecutter.server }}"
+CONTAINER, KUBERNETES, SYSTEMD = (
+    answer == "True"
+    for answer in (
+        "{{ cookiecutter.container }}",
+        "{{ cookiecutter.kubernetes }}",
+        "{{ cookiecutter.systemd }}",
+    )
+)
+CI = "{{ cookiecutter.ci }}"
 
 WANTED = {
     "gunicorn.conf.py": SERVER != "uwsgi",
     "tests/test_gunicorn_conf.py": SERVER != "uwsgi",
     "uwsgi.ini": SERVER != "gunicorn",
     "tests/test_uwsgi_ini.py": SERVER != "gunicorn",
+    "Dockerfile": CONTAINER or KUBERNETES,
+    ".dockerignore": CONTAINER or KUBERNETES,
+    "tests/servers/test_healthcheck.py": CONTAINER or KUBERNETES,
+    "compose.yaml": CONTAINER,
+    "deploy/kubernetes": KUBERNETES,
+    "deploy/kubernetes/base/migrate.yaml": KUBERNETES and DATABASE != "sqlite",
+    "deploy/kubernetes/base/autoscaling.yaml": KUBERNETES and DATABASE != "sqlite",
+    "deploy/kubernetes/base/disruption.yaml": KUBERNETES and DATABASE != "sqlite",
+    "deploy/kubernetes/base/volume.yaml": KUBERNETES and DATABASE == "sqlite",
+    "deploy/systemd": SYSTEMD,
+    "deploy/nginx/gunicorn.conf": SYSTEMD and SERVER != "uwsgi",
+    "deploy/nginx/uwsgi.conf": SYSTEMD and SERVER != "gunicorn",
+    ".github/workflows/ci.yml": CI == "github",
+    ".github/workflows/image.yml": CI == "github" and (CONTAINER or KUBERNETES),
+    ".gitlab-ci.yml": CI == "gitlab",
 }
 
-for path, wanted in WANTED.items():
+for name, wanted in WANTED.items():
+    path = Path(name)
     if not wanted:
-        Path(path).unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        # A folder that holds nothing more is gone, too.
+        for folder in path.parents[:-1]:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
 # A template that came as a zip file has lost these bits.
 for script in Path("bin").iterdir():
