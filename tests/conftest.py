@@ -9,33 +9,49 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import typing as t
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from cookiecutter.main import cookiecutter
 
+if t.TYPE_CHECKING:
+    from .image import Built, Image
+
 ROOT = Path(__file__).resolve().parents[1]
 RAW = ROOT / "{{cookiecutter.project_slug}}"
-COMBINATIONS = [
+Answers = dict[str, str | bool]
+COMBINATIONS: list[Answers] = [
     {"database": database, "server": server}
     for database in ("postgresql", "sqlite")
     for server in ("both", "gunicorn", "uwsgi")
 ]
 DEFAULT = COMBINATIONS[0]
+# How it is deployed changes no line of Python, and is combined with the others only where it matters.
+DEPLOYMENTS: dict[str, Answers] = {
+    "as asked by default": {},
+    "with nothing": {"container": False, "ci": "none"},
+    "with Kubernetes alone": {"container": False, "kubernetes": True, "ci": "none"},
+    "with systemd alone": {"container": False, "systemd": True, "ci": "none"},
+    "with everything": {"container": True, "kubernetes": True, "systemd": True, "ci": "gitlab"},
+}
+EVERYTHING = DEPLOYMENTS["with everything"]
 
 # They run inside a generated project, on the harness of its own proofs.
 collect_ignore = ["controls"]
 
+SECRET = "a key for tests that is long enough"  # noqa: S105
+
 Bake = Callable[..., Path]
 
 
-def name_of(answers: Mapping[str, str]) -> str:
+def name_of(answers: Mapping[str, str | bool]) -> str:
     """Name a set of answers in a test's id."""
-    return "-".join(answers.values())
+    return "-".join(map(str, answers.values()))
 
 
-def generate(folder: Path, answers: Mapping[str, str] | None = None, *, hooks: bool = True) -> Path:
+def generate(folder: Path, answers: Mapping[str, str | bool] | None = None, *, hooks: bool = True) -> Path:
     """Generate a project below a folder; nothing of the user's own is read or written."""
     project = cookiecutter(
         str(ROOT),
@@ -53,10 +69,23 @@ def bake(tmp_path_factory: pytest.TempPathFactory) -> Bake:
     """Return the project of some answers, generated once; a test may read it, but not change it."""
 
     @functools.cache
-    def baked(*, hooks: bool = True, **answers: str) -> Path:
+    def baked(*, hooks: bool = True, **answers: str | bool) -> Path:
         return generate(tmp_path_factory.mktemp("bake"), answers, hooks=hooks)
 
     return baked
+
+
+@pytest.fixture(scope="session")
+def image(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Build the image of a project that keeps its data in SQLite, once for each server."""
+    from .image import build
+
+    @functools.cache
+    def image(server: str) -> Image:
+        project = bake(database="sqlite", server=server)
+        return build(project / "Dockerfile", tmp_path_factory.mktemp("image"))
+
+    return image
 
 
 @pytest.fixture(scope="session")

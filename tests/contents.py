@@ -37,7 +37,7 @@ def check_syntax(project: Path) -> None:
         elif path.suffix == ".toml":
             tomllib.loads(text)
         elif path.suffix in {".yml", ".yaml"}:
-            yaml.safe_load(text)
+            list(yaml.safe_load_all(text))
         elif path.suffix == ".ini":
             configparser.RawConfigParser(strict=False).read_string(text)
         elif text.startswith("#!/bin/sh"):

@@ -13,11 +13,21 @@ from openapi_spec_validator import validate
 
 import local_extensions
 
-from .conftest import COMBINATIONS, DEFAULT, generate, name_of, path_without, run
+from .conftest import (
+    COMBINATIONS,
+    DEFAULT,
+    DEPLOYMENTS,
+    EVERYTHING,
+    Answers,
+    generate,
+    name_of,
+    path_without,
+    run,
+)
 from .serving import ask, serving
 
 # Answers that are accepted, and that code and configuration could stumble over.
-AWKWARD = {
+AWKWARD: dict[str, Answers] = {
     "the example's name": {"project_name": "Notes"},
     "quotes, emoji and 40 letters": {
         "project_name": "The \"best\" of 'all' \\ \N{ROCKET}",
@@ -27,7 +37,10 @@ AWKWARD = {
         "author": '\N{WOMAN}\N{ZERO WIDTH JOINER}\N{ROCKET} & <b>"O\'Neil"</b>',
     },
 }
-OTHERS = {name_of(answers): answers for answers in COMBINATIONS[1:]} | AWKWARD
+OTHERS: dict[str, Answers] = {name_of(answers): answers for answers in COMBINATIONS[1:]} | AWKWARD
+# How a project is deployed changes no Python, but some tests of it look at the files.
+DEPLOYED = {"postgresql-gunicorn": DEPLOYMENTS["with nothing"], **dict.fromkeys(AWKWARD, EVERYTHING)}
+DEPLOYED |= dict.fromkeys(("postgresql-uwsgi", "sqlite-both", "sqlite-gunicorn", "sqlite-uwsgi"), EVERYTHING)
 WITHOUT_SERVERS = (".venv/bin/pytest", "--ignore=tests/servers")
 SKIPPING_IS_FAILING = {"FORBID_SKIPS": "1"}
 
@@ -47,7 +60,7 @@ def default(workshop: Workshop) -> Path:
 @pytest.fixture(scope="session")
 def projects(default: Path, workshop: Workshop) -> Projects:
     """A project of each other combination, and of each set of awkward answers."""
-    projects = {name: generate(workshop(), answers) for name, answers in OTHERS.items()}
+    projects = {name: generate(workshop(), answers | DEPLOYED[name]) for name, answers in OTHERS.items()}
     for name in AWKWARD:
         # They require what the default project does.
         (projects[name] / ".venv").symlink_to(default / ".venv")
@@ -100,7 +113,8 @@ def test_the_tests_on_servers_pass_with_each_server_alone(server: str, projects:
     project = projects[f"sqlite-{server}"]
     run("make", "install", cwd=project, timeout=600)
 
-    run(".venv/bin/pytest", "tests/servers", cwd=project, timeout=600, env=SKIPPING_IS_FAILING)
+    command = (".venv/bin/pytest", "-n", "4", "--dist", "loadscope", "tests/servers")
+    run(*command, cwd=project, timeout=900, env=SKIPPING_IS_FAILING)
 
 
 @pytest.mark.parametrize(

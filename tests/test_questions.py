@@ -343,6 +343,26 @@ def test_a_choice_that_there_is_not_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
 
 
+@pytest.mark.parametrize("given", [True, False], ids=["given", "typed"])
+@pytest.mark.parametrize(("answer", "there"), [("yes", True), ("no", False), ("true", True), ("0", False)])
+def test_yes_and_no_are_understood(answer: str, there: bool, given: bool, tmp_path: Path) -> None:
+    if given:
+        result = ask(tmp_path, f"container={answer}")
+    else:
+        result = ask(tmp_path, typed=typed_answers(container=answer))
+
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "notes-service" / "Dockerfile").exists() is there
+
+
+@pytest.mark.parametrize("answer", ["perhaps", "github"])
+def test_a_yes_or_no_that_is_neither_leaves_nothing(answer: str, tmp_path: Path) -> None:
+    result = ask(tmp_path, f"container={answer}")
+
+    assert result.exit_code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yml"]
+
+
 def test_typing_nothing_makes_the_default_project(bake: Bake, tmp_path: Path) -> None:
     result = ask(tmp_path, typed=typed_answers())
 

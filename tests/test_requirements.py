@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from .conftest import COMBINATIONS, ROOT, Bake, name_of
+from .conftest import COMBINATIONS, ROOT, Answers, Bake, name_of
 
 each_combination = pytest.mark.parametrize("answers", COMBINATIONS, ids=name_of)
 ONLY_FOR = {
@@ -56,7 +56,7 @@ def assert_pinned(folder: Path, name: str, *groups: str) -> None:
 
 
 @each_combination
-def test_a_project_gets_the_versions_it_asks_for(answers: dict[str, str], bake: Bake) -> None:
+def test_a_project_gets_the_versions_it_asks_for(answers: Answers, bake: Bake) -> None:
     assert_pinned(bake(**answers), "production")
     assert_pinned(bake(**answers), "development", "dev")
 
@@ -66,13 +66,13 @@ def test_the_template_gets_the_versions_it_asks_for() -> None:
 
 
 @each_combination
-def test_production_is_a_part_of_development(answers: dict[str, str], bake: Bake) -> None:
+def test_production_is_a_part_of_development(answers: Answers, bake: Bake) -> None:
     assert pins(bake(**answers), "production").items() < pins(bake(**answers), "development").items()
 
 
 @each_combination
 @pytest.mark.parametrize("name", ["production", "development"])
-def test_a_project_gets_nothing_that_was_not_chosen(answers: dict[str, str], name: str, bake: Bake) -> None:
+def test_a_project_gets_nothing_that_was_not_chosen(answers: Answers, name: str, bake: Bake) -> None:
     everything, found = pins(bake(), name), pins(bake(**answers), name)
 
     dropped = {package for package, (question, for_) in ONLY_FOR.items() if answers[question] not in for_}

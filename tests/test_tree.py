@@ -5,54 +5,139 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from .conftest import COMBINATIONS, RAW, ROOT, Bake, copy_of_template, generate, name_of, run
+from .conftest import (
+    COMBINATIONS,
+    DEPLOYMENTS,
+    EVERYTHING,
+    RAW,
+    ROOT,
+    Answers,
+    Bake,
+    copy_of_template,
+    generate,
+    name_of,
+    run,
+)
 from .contents import NOT_RENDERED, check_no_jinja, check_syntax, files, is_executable, tree
 
-# What a project is made without when it is to be served by one of the two.
-NOT_FOR = {
-    "both": set(),
-    "gunicorn": {"uwsgi.ini", "tests/test_uwsgi_ini.py"},
-    "uwsgi": {"gunicorn.conf.py", "tests/test_gunicorn_conf.py"},
+# What a file or folder is there for, where it is not for every project.
+SERVERS = {
+    "gunicorn": {"gunicorn.conf.py", "tests/test_gunicorn_conf.py", "deploy/nginx/gunicorn.conf"},
+    "uwsgi": {"uwsgi.ini", "tests/test_uwsgi_ini.py", "deploy/nginx/uwsgi.conf"},
 }
+PODS = "deploy/kubernetes/base"
+DATABASES = {
+    "postgresql": {f"{PODS}/migrate.yaml", f"{PODS}/autoscaling.yaml", f"{PODS}/disruption.yaml"},
+    "sqlite": {f"{PODS}/volume.yaml"},
+}
+IMAGE = {"Dockerfile", ".dockerignore", "tests/servers/test_healthcheck.py", ".github/workflows/image.yml"}
+DEPLOYED = {
+    "container": {"compose.yaml"} | IMAGE,
+    "kubernetes": {"deploy/kubernetes/"} | IMAGE,
+    "systemd": {"deploy/systemd/", "deploy/nginx/"},
+}
+CI = {"github": {".github/"}, "gitlab": {".gitlab-ci.yml"}}
 HOOK = ROOT / "hooks" / "post_gen_project.py"
 each_combination = pytest.mark.parametrize("answers", COMBINATIONS, ids=name_of)
+each_deployment = pytest.mark.parametrize("deployment", DEPLOYMENTS)
 with_hooks_or_without = pytest.mark.parametrize("hooks", [True, False], ids=["hooks", "no hooks"])
 
 
-@each_combination
-def test_a_project_has_the_files_its_answers_ask_for(answers: dict[str, str], bake: Bake) -> None:
-    assert tree(bake(**answers)) == tree(bake()) - NOT_FOR[answers["server"]]
+def belongs(path: str, folders: Iterable[str]) -> bool:
+    """Tell whether a file is one of these, or lies in one of these folders, which end with a slash."""
+    return any(path == folder or (folder.endswith("/") and path.startswith(folder)) for folder in folders)
+
+
+def asked_for(path: str, answers: Answers) -> bool:
+    """Tell whether a project of some answers has a file; defaults count where nothing was answered."""
+    asked = {"container": True, "kubernetes": False, "systemd": False, "ci": "github", **answers}
+    servers = SERVERS if asked["server"] == "both" else {asked["server"]}
+    places: list[tuple[dict[str, set[str]], Container[object]]] = [
+        (SERVERS, servers),
+        (DATABASES, {asked["database"]}),
+        (DEPLOYED, {name for name in DEPLOYED if asked[name]}),
+        (CI, {asked["ci"]}),
+    ]
+    for table, chosen in places:
+        reasons = [name for name, folders in table.items() if belongs(path, folders)]
+        if reasons and not any(name in chosen for name in reasons):
+            return False
+    return True
 
 
 @each_combination
-def test_without_hooks_some_files_are_too_many_and_none_is_missing(
-    answers: dict[str, str], bake: Bake
-) -> None:
-    assert tree(bake(hooks=False, **answers)) == tree(bake())
+@each_deployment
+def test_a_project_has_the_files_its_answers_ask_for(answers: Answers, deployment: str, bake: Bake) -> None:
+    both = answers | DEPLOYMENTS[deployment]
+    everything = tree(bake(hooks=False))
+
+    project = bake(**both)
+
+    assert tree(project) == {path for path in everything if asked_for(path, both)}
+    assert not [path for path in project.rglob("*") if path.is_dir() and not any(path.iterdir())]
 
 
-@with_hooks_or_without
 @each_combination
-def test_every_file_is_what_its_name_says(answers: dict[str, str], hooks: bool, bake: Bake) -> None:
-    check_syntax(bake(hooks=hooks, **answers))
+def test_without_hooks_some_files_are_too_many_and_none_is_missing(answers: Answers, bake: Bake) -> None:
+    assert tree(bake(hooks=False, **answers)) >= tree(bake(**answers))
+    assert tree(bake(hooks=False, **answers)) == tree(bake(hooks=False))
 
 
-@with_hooks_or_without
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"container": False}, "docker|compose"),
+        ({}, "deploy/|kubectl|kustom|systemctl|nginx -"),
+        ({"ci": "none"}, r"\.github|gitlab"),
+        ({"ci": "gitlab"}, r"\.github"),
+        ({}, "gitlab"),
+        ({**EVERYTHING, "server": "gunicorn"}, "uwsgi_(pass|param)"),
+        ({**EVERYTHING, "server": "uwsgi"}, "proxy_pass"),
+        ({**EVERYTHING, "database": "sqlite"}, "POSTGRES_|postgres:18|port: 5432"),
+    ],
+    ids=str,
+)
+def test_what_was_not_chosen_leaves_no_trace(answer: Answers, words: str, bake: Bake) -> None:
+    for path in files(bake(**answer)):
+        # Tests look what is there; they and the guide to failures speak of what may be.
+        if path.suffix not in {".py", ".md"} or path.name == "README.md":
+            assert not re.search(words, path.read_text(), re.IGNORECASE), path
+
+
+@each_deployment
 @each_combination
-def test_no_jinja_is_left(answers: dict[str, str], hooks: bool, bake: Bake) -> None:
-    check_no_jinja(bake(hooks=hooks, **answers))
+def test_every_file_is_what_its_name_says(answers: Answers, deployment: str, bake: Bake) -> None:
+    check_syntax(bake(**answers | DEPLOYMENTS[deployment]))
+
+
+@each_deployment
+@each_combination
+def test_no_jinja_is_left(answers: Answers, deployment: str, bake: Bake) -> None:
+    check_no_jinja(bake(**answers | DEPLOYMENTS[deployment]))
+
+
+@each_combination
+def test_what_is_too_many_without_hooks_is_right_too(answers: Answers, bake: Bake) -> None:
+    check_syntax(bake(hooks=False, **answers))
+    check_no_jinja(bake(hooks=False, **answers))
 
 
 def test_every_row_of_the_hook_decides_about_a_file(bake: Bake) -> None:
-    rows = set(re.findall(r'^    "(.+?)": ', HOOK.read_text(), re.MULTILINE))
-    removed = [tree(bake()) - tree(bake(**answers)) for answers in COMBINATIONS]
+    rows = re.findall(r'^    "(.+?)": ', HOOK.read_text(), re.MULTILINE)
+    everything = tree(bake(hooks=False))
+    kept = [tree(bake(**answers | chosen)) for answers in COMBINATIONS for chosen in DEPLOYMENTS.values()]
 
-    assert rows == set().union(*removed)
+    for row in rows:
+        about = {path for path in everything if path == row or path.startswith(f"{row}/")}
+        assert about, row
+        assert any(about & project for project in kept), row
+        assert any(not about & project for project in kept), row
 
 
 def test_every_pattern_of_what_is_copied_matches_a_file(bake: Bake) -> None:
@@ -85,6 +170,7 @@ def test_the_hook_changes_nothing_the_second_time(tmp_path: Path) -> None:
     project = generate(tmp_path, {"server": "uwsgi"})
     before = tree(project)
     hook = HOOK.read_text().replace("{{ cookiecutter.server }}", "uwsgi")
+    hook = hook.replace("{{ cookiecutter.container }}", "True").replace("{{ cookiecutter.ci }}", "github")
 
     run(sys.executable, "-c", hook, cwd=project)
 
@@ -157,9 +243,12 @@ def test_generating_opens_no_connection(tmp_path: Path) -> None:
     assert (tmp_path / "notes-service" / "pyproject.toml").exists()
 
 
-@pytest.mark.parametrize("house", [ROOT, RAW], ids=["template", "project"])
-def test_the_workflow_may_do_little_and_runs_what_is_pinned(house: Path) -> None:
-    text = (house / ".github" / "workflows" / "ci.yml").read_text()
+WORKFLOWS = [path for house in (ROOT, RAW) for path in sorted((house / ".github" / "workflows").iterdir())]
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda path: f"{path.parents[2].name}-{path.stem}")
+def test_the_workflow_may_do_little_and_runs_what_is_pinned(file: Path) -> None:
+    text = file.read_text()
     workflow = yaml.safe_load(text)
 
     assert workflow["permissions"] == {"contents": "read"}
@@ -168,8 +257,9 @@ def test_the_workflow_may_do_little_and_runs_what_is_pinned(house: Path) -> None
         assert job["timeout-minutes"] <= 30
         checkouts = [step for step in job["steps"] if "checkout@" in step.get("uses", "")]
         assert [step["with"] for step in checkouts] == [{"persist-credentials": False}]
-    versions = next(iter(workflow["jobs"].values()))["strategy"]["matrix"]["python"]
-    assert versions == ["3.11", "3.12", "3.13", "3.14"]
+    if file.stem == "ci":
+        versions = next(iter(workflow["jobs"].values()))["strategy"]["matrix"]["python"]
+        assert versions == ["3.11", "3.12", "3.13", "3.14"]
     uses = re.findall(r"uses: (.*)", text)
     assert uses
     assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in uses)
