@@ -7,6 +7,7 @@ PostgreSQL comes from the wheel that the project's development requirements cont
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import itertools
 import os
@@ -142,9 +143,21 @@ def embedded_server() -> Iterator[Any]:
     # Started by root, the server runs as another user, who must be able to reach the folder.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     folder.chmod(0o755)
-    server = get_server(folder / "data", cleanup_mode="stop")
+    with _one_at_a_time():
+        server = get_server(folder / "data", cleanup_mode="stop")
     try:
         yield server
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Keep others out: the first server that root starts adds that user, which two cannot do at once."""
+    place = os.open(tempfile.gettempdir(), os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)

@@ -107,10 +107,12 @@ UWSGI = Kind("uwsgi", ("uwsgi", "uwsgi.ini"), {}, "pyuwsgi")
 PYWSGI = Kind("pywsgi", ("python", "pywsgi.py"), {}, "gevent")
 FLASK = Kind("flask", ("python", "devserver.py"), {}, "werkzeug")
 GUNICORN = [_gunicorn(worker) for worker in ("gthread", "sync", "gevent", "gevent_pywsgi")]
+# `make test` takes the usual ways, `make prove` all of them.
+if SCALE == 1:
+    GUNICORN = GUNICORN[:1]
 GUNICORN = [kind for kind in GUNICORN if kind.is_installed]
-KINDS = [kind for kind in (*GUNICORN, UWSGI, PYWSGI, FLASK) if kind.is_installed]
-# What takes long is proved on the usual ones, and on all of them by `make prove`.
-USUAL_KINDS = KINDS if SCALE > 1 else [kind for kind in KINDS if kind in {*GUNICORN[:1], UWSGI, PYWSGI}]
+WITH_WORKERS = [kind for kind in (*GUNICORN, UWSGI) if kind.is_installed]
+KINDS = [kind for kind in (*WITH_WORKERS, PYWSGI, *([FLASK] if SCALE > 1 else [])) if kind.is_installed]
 
 
 def activated(kind: Kind, listener: socket.socket) -> Kind:

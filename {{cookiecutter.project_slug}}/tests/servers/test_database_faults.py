@@ -21,7 +21,7 @@ from .. import databases
 from ..conftest import SECRET
 from ..databases import PostgreSQL
 from .conftest import Start
-from .harness import GUNICORN, USUAL_KINDS, UWSGI, Answer, Kind, Project, Server, scaled, serving, wait_until
+from .harness import KINDS, WITH_WORKERS, Answer, Kind, Project, Server, scaled, serving, wait_until
 
 
 class Private:
@@ -99,7 +99,7 @@ def pair() -> Iterator[tuple[Private, Private]]:
         yield one, other
 
 
-@pytest.fixture(scope="module", params=USUAL_KINDS, ids=str)
+@pytest.fixture(scope="module", params=KINDS, ids=str)
 def server(
     request: pytest.FixtureRequest, private: Private, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
@@ -148,7 +148,7 @@ def test_a_database_that_is_away_costs_a_503_until_it_is_back(
     assert server.post("/notes", {"text": "kept"}).status == 201
 
 
-@pytest.mark.parametrize("kind", USUAL_KINDS, ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_service_that_starts_before_its_database_is_ready_when_that_comes(
     kind: Kind, launch: Start, private: Private, pool: ThreadPoolExecutor
 ) -> None:
@@ -249,7 +249,7 @@ def test_a_database_that_takes_no_writes_costs_them_a_503_and_the_reads_nothing(
     wait_until(lambda: server.post("/notes", {"text": "kept"}).status == 201, "writes are taken again")
 
 
-@pytest.mark.parametrize("kind", USUAL_KINDS, ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_when_another_server_becomes_the_primary_the_service_goes_there(
     kind: Kind, start: Start, pair: tuple[Private, Private], pool: ThreadPoolExecutor
 ) -> None:
@@ -275,7 +275,7 @@ def test_when_another_server_becomes_the_primary_the_service_goes_there(
         wait_until(all_arrive_there, "every worker writes to the new primary")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in USUAL_KINDS if kind in {*GUNICORN, UWSGI}], ids=str)
+@pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 def test_a_worker_killed_while_the_database_works_for_it_leaves_nothing_locked(
     kind: Kind, start: Start, project: Project, private: Private, pool: ThreadPoolExecutor
 ) -> None:

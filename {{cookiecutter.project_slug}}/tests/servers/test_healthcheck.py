@@ -17,7 +17,7 @@ import pytest
 from ..conftest import SECRET
 from ..databases import PROJECT
 from .conftest import Start
-from .harness import PACKAGE, PATIENCE, USUAL_KINDS, Kind, Project, free_port, serving, wait_until
+from .harness import KINDS, PACKAGE, PATIENCE, Kind, Project, free_port, serving, wait_until
 
 FAILING = """
 @app.before_request
@@ -42,7 +42,7 @@ def settings(tmp_path: Path) -> dict[str, str]:
     return {"DATABASE_URL": f"sqlite:///{tmp_path}/none.db", "SECRET_KEY": SECRET}
 
 
-@pytest.mark.parametrize("kind", USUAL_KINDS, ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_service_that_answers_is_healthy(kind: Kind, project: Project, settings: dict[str, str]) -> None:
     with serving(project, kind, settings) as server:
         assert check(server.port) == 0
@@ -53,7 +53,7 @@ def test_a_service_that_answers_something_else_is_not(
     status: int, project: Project, settings: dict[str, str], launch: Start
 ) -> None:
     project.append(f"{PACKAGE}/wsgi.py", FAILING.format(status=status))
-    server = launch(USUAL_KINDS[0], **settings)
+    server = launch(KINDS[0], **settings)
     wait_until(server.is_listening, "it listens")
     wait_until(lambda: server.get("/livez").status == status, "it answers")
 

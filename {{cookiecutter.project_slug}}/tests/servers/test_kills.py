@@ -27,12 +27,11 @@ from sqlalchemy import URL, NullPool, create_engine, make_url, text
 
 from .conftest import Start
 from .harness import (
-    GUNICORN,
     PACKAGE,
     PATIENCE,
     SCALE,
-    USUAL_KINDS,
     UWSGI,
+    WITH_WORKERS,
     Kind,
     Project,
     Server,
@@ -43,9 +42,6 @@ from .harness import (
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="whose connections are whose is read in /proc"
 )
-
-# The others have no second process that could take over.
-KINDS = [kind for kind in USUAL_KINDS if kind in {*GUNICORN, UWSGI}]
 
 
 @dataclass
@@ -96,7 +92,7 @@ def keep(server: Server, text: str, ledger: Ledger) -> None:
                 ledger.refused[text] = port
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 def test_a_killed_worker_loses_its_own_requests_and_no_acknowledged_note(
     kind: Kind, start: Start, project: Project
 ) -> None:
@@ -122,7 +118,7 @@ STOPPED = [False, True] if SCALE > 1 else [False]
 
 
 @pytest.mark.parametrize("stopped", STOPPED, ids=["stopped" if stopped else "hanging" for stopped in STOPPED])
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 def test_a_worker_that_hangs_is_replaced_and_what_it_had_begun_is_undone(
     kind: Kind, stopped: bool, start: Start, project: Project
 ) -> None:

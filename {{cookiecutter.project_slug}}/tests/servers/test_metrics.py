@@ -14,10 +14,9 @@ from contextlib import closing
 import pytest
 
 from .conftest import Start
-from .harness import FLASK, GUNICORN, KINDS, PATIENCE, UWSGI, Kind, Project, free_port, wait_until
+from .harness import FLASK, KINDS, PATIENCE, WITH_WORKERS, Kind, Project, free_port, wait_until
 
 MEASURED = [kind for kind in KINDS if kind is not FLASK]
-WITH_WORKERS = [*GUNICORN[:1], *([UWSGI] if UWSGI.is_installed else [])]
 
 
 def scrape(port: int) -> dict[str, float]:

@@ -20,12 +20,12 @@ from sqlalchemy import make_url
 from ..conftest import SECRET
 from ..databases import SQLite
 from .conftest import Start
-from .harness import FLASK, PYWSGI, USUAL_KINDS, Answer, Server, scaled, wait_until
+from .harness import FLASK, KINDS, PYWSGI, Answer, Server, scaled, wait_until
 
 CLIENTS = 8
 
 
-@pytest.fixture(params=USUAL_KINDS, ids=str)
+@pytest.fixture(params=KINDS, ids=str)
 def server(request: pytest.FixtureRequest, launch: Start, sqlite: SQLite) -> Server:
     """Ways to serve, in turn, each on a file of its own that no connection has seen yet."""
     server = launch(request.param, DATABASE_URL=sqlite.migrated(), SECRET_KEY=SECRET, WEB_CONCURRENCY="3")

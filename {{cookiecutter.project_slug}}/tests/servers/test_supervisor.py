@@ -16,7 +16,7 @@ import pytest
 
 from ..conftest import SECRET
 from .conftest import Start
-from .harness import GUNICORN, PACKAGE, USUAL_KINDS, Kind, Project, Server, free_port, wait_until
+from .harness import GUNICORN, KINDS, PACKAGE, Kind, Project, Server, free_port, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a server's processes are found in /proc")
 
@@ -24,7 +24,7 @@ BUG = "\nraise RuntimeError(3 * 7)\n"
 
 # Each worker loads the code of its own day, except where gunicorn preloads.
 LOADING_ANEW = [
-    *(pytest.param(kind, {}, id=str(kind)) for kind in USUAL_KINDS if kind not in GUNICORN),
+    *(pytest.param(kind, {}, id=str(kind)) for kind in KINDS if kind not in GUNICORN),
     *(pytest.param(kind, {"WEB_PRELOAD": "false"}, id=f"{kind}-no-preload") for kind in GUNICORN[:1]),
 ]
 
@@ -74,7 +74,7 @@ def supervise(launch: Start, database_url: str) -> Iterator[Supervise]:
         supervisor.stop()
 
 
-@pytest.mark.parametrize("kind", USUAL_KINDS, ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_server_that_was_killed_is_back_at_its_port_with_every_note(
     kind: Kind, supervise: Supervise
 ) -> None:
@@ -94,7 +94,7 @@ def test_a_server_that_was_killed_is_back_at_its_port_with_every_note(
     assert set(supervisor.statuses[1:]) <= {1}, supervisor.server.log
 
 
-@pytest.mark.parametrize("kind", USUAL_KINDS, ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_bad_setting_is_not_tried_again(kind: Kind, supervise: Supervise) -> None:
     supervisor = supervise(kind, DATABASE_URL="nonsense")
 
@@ -104,7 +104,7 @@ def test_a_bad_setting_is_not_tried_again(kind: Kind, supervise: Supervise) -> N
     assert supervisor.server.log.count("configuration error: DATABASE_URL") == 1
 
 
-@pytest.mark.parametrize("kind", USUAL_KINDS, ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_broken_code_is_tried_again_and_serves_when_it_is_mended(
     kind: Kind, supervise: Supervise, project: Project
 ) -> None:

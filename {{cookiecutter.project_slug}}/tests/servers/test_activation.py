@@ -18,10 +18,9 @@ import pytest
 
 from ..conftest import SECRET
 from .conftest import Start
-from .harness import GUNICORN, PATIENCE, USUAL_KINDS, UWSGI, Kind, Project, Server, activated
+from .harness import GUNICORN, PATIENCE, WITH_WORKERS, Kind, Project, Server, activated
 
-SUPERVISED = [kind for kind in USUAL_KINDS if kind in {*GUNICORN, UWSGI}]
-each_supervised = pytest.mark.parametrize("kind", SUPERVISED, ids=str)
+each_supervised = pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 
 
 @pytest.fixture(params=["tcp", "unix"])
