@@ -37,7 +37,7 @@ INSTALLED = {name.replace("-", "_") for name in re.findall(r"^([a-z0-9-]+)==", P
 TAKEN = {path.stem for path in PROJECT.iterdir()}
 # a module that is called otherwise than what installs it,
 TAKEN |= {"dotenv", "importlinter", "markdown_it", "mypyc", "pip", "pkg_resources", "py", "setuptools"}
-TAKEN |= {"uwsgi", "uwsgidecorators", "xdist", "zope"}
+TAKEN |= {"google", "opentelemetry", "uwsgi", "uwsgidecorators", "xdist", "zope"}
 # or something of Python's own that not every version lists.
 TAKEN |= {"annotationlib", "compression", "test", "type"}
 # What emoji and some scripts are joined with; other characters of this kind hide or reorder text.

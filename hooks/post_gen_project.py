@@ -9,12 +9,14 @@ from pathlib import Path
 # A choice can only be one of the words in cookiecutter.json: nothing that was typed comes here.
 DATABASE = "{{ cookiecutter.database }}"
 SERVER = "{{ cookiecutter.server }}"
-CONTAINER, KUBERNETES, SYSTEMD = (
+CONTAINER, KUBERNETES, SYSTEMD, TRACING, ERROR_REPORTING = (
     answer == "True"
     for answer in (
         "{{ cookiecutter.container }}",
         "{{ cookiecutter.kubernetes }}",
         "{{ cookiecutter.systemd }}",
+        "{{ cookiecutter.tracing }}",
+        "{{ cookiecutter.error_reporting }}",
     )
 )
 CI = "{{ cookiecutter.ci }}"
@@ -36,6 +38,9 @@ WANTED = {
     "deploy/systemd": SYSTEMD,
     "deploy/nginx/gunicorn.conf": SYSTEMD and SERVER != "uwsgi",
     "deploy/nginx/uwsgi.conf": SYSTEMD and SERVER != "gunicorn",
+    "tests/servers/test_tracing.py": TRACING,
+    "tests/servers/test_error_reporting.py": ERROR_REPORTING,
+    "tests/servers/collector.py": TRACING or ERROR_REPORTING,
     ".github/workflows/ci.yml": CI == "github",
     ".github/workflows/image.yml": CI == "github" and (CONTAINER or KUBERNETES),
     ".gitlab-ci.yml": CI == "gitlab",

