@@ -217,21 +217,29 @@ def test_a_migration_with_a_wrong_setting_is_not_tried_again(bake: Bake, tmp_pat
 
 
 def test_pods_hear_and_reach_only_what_is_named(bake: Bake, tmp_path: Path) -> None:
-    file = rendered(bake(kubernetes=True), "production", tmp_path)
+    project = bake(kubernetes=True, tracing=True, error_reporting=True)
+    file = rendered(project, "production", tmp_path)
     policies = {
         document["metadata"]["name"].removeprefix("notes-service"): document["spec"]
         for document in yaml.safe_load_all(file.read_text())
         if document["kind"] == "NetworkPolicy"
     }
 
-    assert policies.keys() == {"", "-web", "-names", "-database"}
     assert policies[""]["policyTypes"] == ["Ingress", "Egress"]
     assert not policies[""].keys() & {"ingress", "egress"}
     rules = {name: [*spec.get("ingress", []), *spec.get("egress", [])] for name, spec in policies.items()}
     ports = {
         name: [port["port"] for rule in found for port in rule["ports"]] for name, found in rules.items()
     }
-    assert ports == {"": [], "-web": [8000], "-names": [53, 53], "-database": [5432]}
+    assert ports == {
+        "": [],
+        "-web": [8000],
+        "-metrics": [9100],
+        "-traces": [4318],
+        "-reports": [443],
+        "-names": [53, 53],
+        "-database": [5432],
+    }
 
 
 @pytest.mark.parametrize("server", ["both", "gunicorn", "uwsgi"])

@@ -40,8 +40,12 @@ CHECKER = {"Dockerfile": r"--timeout="}
 PORT = {
     "Dockerfile": r"(?:WEB_BIND=0\.0\.0\.0:|^EXPOSE |HTTPConnection\('127\.0\.0\.1', )",
     "compose.yaml": r'"127\.0\.0\.1:\d+:',
-    WEB: r"containerPort: ",
+    WEB: r"name: http\n +containerPort: ",
     "deploy/kubernetes/base/network.yaml": r"name: [\w-]+-web\n(?:.*\n)*?.* port: ",
+}
+METRICS_PORT = {
+    WEB: r"(?:prometheus\.io/port: \"|name: metrics\n +containerPort: |METRICS_BIND\n +value: 0\.0\.0\.0:)",
+    "deploy/kubernetes/base/network.yaml": r"name: [\w-]+-metrics\n(?:.*\n)*?.* port: ",
 }
 
 
@@ -98,3 +102,4 @@ def test_everybody_means_the_same_port() -> None:
     default = Settings.model_fields["web_bind"].default.rpartition(":")[2]
 
     assert {str(port) for port in numbers(PORT).values()} <= {default}
+    assert len({*numbers(METRICS_PORT).values()}) <= 1

@@ -24,6 +24,7 @@ from .harness import (
     GUNICORN,
     PACKAGE,
     PATIENCE,
+    SCALE,
     UWSGI,
     WITH_WORKERS,
     Kind,
@@ -91,11 +92,11 @@ def clients_of(server: Server) -> Iterator[Clients]:
     for thread in clients.threads:
         thread.start()
     try:
-        clients.ask(scaled(100))
+        clients.ask(50)
         # One that still loads the service would load what the test does to it.
         wait_until(lambda: len({answer["process"] for answer in clients.answers}) > 1, "both workers serve")
         yield clients
-        clients.ask(scaled(400))
+        clients.ask(5000 if SCALE > 1 else 150)
     finally:
         clients.over.set()
         for thread in clients.threads:
