@@ -18,12 +18,12 @@ import pytest
 
 from ..conftest import SECRET
 from .conftest import Start
-from .harness import GUNICORN, PATIENCE, WITH_WORKERS, Kind, Project, Server, activated
+from .harness import GUNICORN, PATIENCE, SCALE, WITH_WORKERS, Kind, Project, Server, activated
 
 each_supervised = pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 
 
-@pytest.fixture(params=["tcp", "unix"])
+@pytest.fixture(params=["tcp", "unix"] if SCALE > 1 else ["unix"])
 def listener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
     """A socket of systemd's, at which nobody is yet."""
     if request.param == "tcp":

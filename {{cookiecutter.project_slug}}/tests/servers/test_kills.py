@@ -59,7 +59,7 @@ def eight_clients(server: Server) -> Iterator[Ledger]:
     ledger, over = Ledger(), threading.Event()
 
     def work() -> None:
-        while not over.wait(0.01):
+        while not over.wait(0.03):
             keep(server, uuid4().hex, ledger)
 
     with ThreadPoolExecutor(8) as pool:

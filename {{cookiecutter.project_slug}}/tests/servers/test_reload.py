@@ -66,7 +66,7 @@ class Clients:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         keeps = number % 2
         headers = {} if keeps else {"Connection": "close"}
-        while not self.over.wait(0.01):
+        while not self.over.wait(0.03):
             try:
                 connection.request("GET", "/version", headers=headers)
                 response = connection.getresponse()
