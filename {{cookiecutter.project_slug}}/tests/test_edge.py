@@ -185,3 +185,44 @@ def test_a_probe_asks_by_address(known_by_name: FlaskClient) -> None:
     answers = [known_by_name.get(path, headers={"Host": "10.1.2.3:8000"}) for path in ("/livez", "/readyz")]
 
     assert [answer.status_code for answer in answers] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "remote"),
+    [
+        ("203.0.113.5", "203.0.113.5"),
+        ("192.0.2.7, 203.0.113.5", "203.0.113.5"),
+        ("192.0.2.7,203.0.113.5 , 127.0.0.1,::1", "203.0.113.5"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("192.0.2.7, unknown, 127.0.0.1", "127.0.0.1"),
+        ("192.0.2.7, unknown", "::1"),
+        ("192.0.2.7:4711", "::1"),
+        ("", "::1"),
+        (",", "::1"),
+        ('"}\n', "::1"),
+    ],
+)
+def test_the_client_is_the_last_one_that_is_no_proxy(
+    client: Client, forwarded: str, remote: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.get("/nowhere", environ_base={"REMOTE_ADDR": "::1", "HTTP_X_FORWARDED_FOR": forwarded})
+
+    assert [line["remote"] for line in lines(capsys)] == [remote]
+
+
+def test_a_proxy_on_a_unix_socket_names_the_client(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"REMOTE_ADDR": "", "HTTP_X_FORWARDED_FOR": "203.0.113.5"}
+
+    client.get("/nowhere", environ_base=told)
+
+    assert [line["remote"] for line in lines(capsys)] == ["203.0.113.5"]
+
+
+@pytest.mark.parametrize("scheme", ["https", "http", "gopher", "https,http", ""])
+def test_a_proxy_says_whether_the_client_came_by_https(client: Client, scheme: str) -> None:
+    answer = client.get("/livez", environ_base={"HTTP_X_FORWARDED_PROTO": scheme})
+
+    assert ("Strict-Transport-Security" in answer.headers) is (scheme == "https")

@@ -52,7 +52,6 @@ HTTPS_ONLY = ("Strict-Transport-Security", "max-age=31536000; includeSubDomains"
 PROBES = {"/livez", "/readyz"}
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII)
-_NAMES = {name.lower() for name in SECURITY_HEADERS}
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
@@ -73,15 +72,22 @@ class Edge:
         self.metrics = metrics
         self.host = host
         self.is_proxy = functools.lru_cache(1024)(_matcher(proxies))
-        self.security = list(SECURITY_HEADERS.items())
+        # Nobody knows then how many proxies there are: the nearest one's word is taken.
+        self.trusts_all = "*" in proxies
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         begun = time.perf_counter()
         # uWSGI empties the environment before a stream that nobody closes ends.
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
-        remote, agent = environ.get("REMOTE_ADDR") or "", environ.get("HTTP_USER_AGENT") or ""
+        agent = environ.get("HTTP_USER_AGENT") or ""
+        trusted = self.is_proxy(environ.get("REMOTE_ADDR") or "")
+        if trusted and ("HTTP_X_FORWARDED_FOR" in environ or "HTTP_X_FORWARDED_PROTO" in environ):
+            self._believe(environ)
+        elif "HTTP_X_FORWARDED_PROTO" in environ and "uwsgi.version" in environ:
+            environ["wsgi.url_scheme"] = "http"  # uWSGI believes whoever says so.
+        remote = environ.get("REMOTE_ADDR") or ""
         given = environ.get("HTTP_X_REQUEST_ID")
-        if given and _ID.fullmatch(given) and self.is_proxy(remote):
+        if given and trusted and _ID.fullmatch(given):
             known = given
         else:
             known = environ["HTTP_X_REQUEST_ID"] = os.urandom(16).hex()
@@ -96,15 +102,7 @@ class Edge:
             # Flask takes its request out of here again when it ends.
             if (request := environ.get("werkzeug.request")) and request.url_rule:
                 route = request.url_rule.rule
-            own = [name.lower() for name, _ in headers]
-            if _NAMES.isdisjoint(own):
-                headers += self.security
-            else:
-                headers += [pair for pair in self.security if pair[0].lower() not in own]
-            if "cache-control" not in own:
-                headers.append(CACHE_VERSIONED if "etag" in own else CACHE)
-            if environ["wsgi.url_scheme"] == "https":
-                headers.append(HTTPS_ONLY)
+            headers += _missing(environ["wsgi.url_scheme"], *[name for name, _ in headers])
             headers.append(("X-Request-ID", known))
             return start_response(line, headers, exc_info) if exc_info else start_response(line, headers)
 
@@ -122,6 +120,34 @@ class Edge:
             self.metrics.begin_request()
         return self.wsgi_app(environ, start)
 
+    def _believe(self, environ: WSGIEnvironment) -> None:
+        """Take from a trusted proxy's headers who the client is, and whether it came by HTTPS.
+
+        Each proxy adds the address that it has seen, so the last one that is no proxy is the client's:
+        what stands before it the client may have written. X-Forwarded-Host is not believed, a proxy hands
+        on the Host. Source: Werkzeug, "Tell Flask it is Behind a Proxy".
+        """
+        for address in reversed(environ.get("HTTP_X_FORWARDED_FOR", "").split(",")):
+            if not _is_address(address.strip()):
+                break
+            environ["REMOTE_ADDR"] = address.strip()
+            if self.trusts_all or not self.is_proxy(address.strip()):
+                break
+        if (scheme := environ.get("HTTP_X_FORWARDED_PROTO")) in {"http", "https"}:
+            environ["wsgi.url_scheme"] = scheme
+
+
+@functools.lru_cache(256)
+def _missing(scheme: str, *names: str) -> list[tuple[str, str]]:
+    """Return the headers that an answer with these names lacks: answers have the same few sets of names."""
+    own = {name.lower() for name in names}
+    missing = [pair for pair in SECURITY_HEADERS.items() if pair[0].lower() not in own]
+    if "cache-control" not in own:
+        missing.append(CACHE_VERSIONED if "etag" in own else CACHE)
+    if scheme == "https":
+        missing.append(HTTPS_ONLY)
+    return missing
+
 
 def _matcher(proxies: str) -> Callable[[str], bool]:
     """Return what tells whether an address is one of those proxies; a unix socket's peer always is."""
@@ -130,9 +156,17 @@ def _matcher(proxies: str) -> Callable[[str], bool]:
     networks = [ipaddress.ip_network(proxy.strip()) for proxy in proxies.split(",")]
 
     def matches(address: str) -> bool:
-        try:
-            return not address or any(ipaddress.ip_address(address) in network for network in networks)
-        except ValueError:
-            return False
+        return not address or (
+            _is_address(address) and any(ipaddress.ip_address(address) in network for network in networks)
+        )
 
     return matches
+
+
+@functools.lru_cache(1024)
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

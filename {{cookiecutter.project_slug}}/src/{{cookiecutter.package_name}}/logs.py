@@ -5,6 +5,7 @@ A line is written in ASCII with JSON's escapes: nothing that a client sends can 
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import sys
@@ -61,22 +62,24 @@ def configure(level: str, style: str) -> None:
 
 def utc(seconds: float) -> str:
     """Return a moment since the epoch as RFC 3339 writes it, with milliseconds."""
-    global _second
-    second = int(seconds)
-    if _second[0] != second:
-        _second = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-    return f"{_second[1]}.{int(seconds % 1 * 1000):03d}Z"
+    global _last_second
+    second, text = _last_second
+    if not 0 <= seconds - second < 1:
+        second = int(seconds)
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        _last_second = second, text
+    return text + _MILLISECONDS[int((seconds - second) * 1000)]
 
 
 # The last second, and how it is written: most lines are of the same one.
-_second = 0, ""
+_last_second = 0, "1970-01-01T00:00:00"
+_MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
 
+# Clients call themselves by long names, and by the same ones in line after line.
+_LONGEST_AGENT = 256  # characters that are remembered
+_quoted_agent = functools.lru_cache(256)(quoted)
 
-_ACCESS = (
-    '{"time": "%s", "level": "info", "logger": "access", "message": %s %s %s", "request_id": "%s",'
-    ' "method": %s, "path": %s, "route": %s, "status": %s, "duration_ms": %.1f, "remote": %s,'
-    ' "user_agent": %s}\n'
-)
+_BEGIN, _END = '{"time": "', "}\n"
 
 
 def json_access(
@@ -85,22 +88,12 @@ def json_access(
     """Write the line of a request. It is put together by hand: `logging` would cost as much as a view."""
     shown = quoted(path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace"))
     word = quoted(method)
+    client = _quoted_agent(agent) if len(agent) <= _LONGEST_AGENT else quoted(agent)
     write(
-        _ACCESS
-        % (
-            utc(time.time()),
-            word[:-1],
-            shown[1:-1],
-            status,
-            request_id.get(),
-            word,
-            shown,
-            quoted(route),
-            status,
-            seconds * 1000,
-            quoted(remote),
-            quoted(agent),
-        )
+        f'{_BEGIN}{utc(time.time())}", "level": "info", "logger": "access"'
+        f', "message": {word[:-1]} {shown[1:-1]} {status}", "request_id": "{request_id.get()}"'
+        f', "method": {word}, "path": {shown}, "route": {quoted(route)}, "status": {status}'
+        f', "duration_ms": {seconds * 1000:.1f}, "remote": {quoted(remote)}, "user_agent": {client}{_END}'
     )
 
 

@@ -1,0 +1,120 @@
+"""What is counted is counted once, whoever counts, and stays when a process ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from {{cookiecutter.package_name}}.metrics import Metrics
+
+NOTES = ("GET", "/notes", "200")
+COUNT = 'http_request_duration_seconds_count{method="GET",route="/notes",status="200"}'
+BUCKET = 'http_request_duration_seconds_bucket{le="%s",method="GET",route="/notes",status="200"}'
+IN_FLIGHT = "http_requests_in_flight"
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder that several processes count in."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    return tmp_path
+
+
+def numbers(metrics: Metrics) -> dict[str, float]:
+    """Return every number by its name and labels."""
+    lines = metrics.text().decode().splitlines()
+    return {
+        name: float(value) for name, value in (li.rsplit(" ", 1) for li in lines if not li.startswith("#"))
+    }
+
+
+def answer(metrics: Metrics, seconds: float = 0.001) -> None:
+    """Count a request."""
+    metrics.begin_request()
+    metrics.end_request(*NOTES, seconds)
+
+
+def in_child(work: Callable[[], None]) -> None:
+    """Do something in a child, and wait for its end."""
+    child = os.fork()
+    if not child:
+        work()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_request_is_in_each_bucket_that_it_fits_in(folder: Path) -> None:
+    metrics = Metrics()
+    for seconds in (0.005, 0.006, 3.0, 100.0):
+        answer(metrics, seconds)
+
+    found = numbers(metrics)
+
+    assert [found[BUCKET % bound] for bound in ("0.005", "0.01", "2.5", "5.0", "+Inf")] == [1, 2, 2, 3, 4]
+    assert found[COUNT.replace("_count", "_sum")] == pytest.approx(103.011)
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Threads that take turns in the middle of a line."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_what_threads_count_adds_up() -> None:
+    metrics = Metrics()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: answer(metrics), range(2000)))
+
+    assert (numbers(metrics)[COUNT], numbers(metrics)[IN_FLIGHT]) == (2000, 0)
+
+
+def test_a_child_counts_for_itself_and_leaves_what_it_has_counted(folder: Path) -> None:
+    metrics = Metrics()
+    answer(metrics)
+    metrics.begin_request()
+
+    def work() -> None:
+        answer(metrics)
+        metrics.begin_request()
+        assert numbers(metrics)[IN_FLIGHT] == 2
+
+    in_child(work)
+
+    assert numbers(metrics)[COUNT] == 2
+    assert len(list(folder.glob("durations_*"))) == 2, "both count in one file, at the same time"
+    assert numbers(metrics)[IN_FLIGHT] == 1, "a request of the child that has ended is in flight"
+
+
+def test_a_process_goes_on_in_the_file_of_one_that_has_ended(folder: Path) -> None:
+    metrics = Metrics()
+    for _ in range(5):
+        in_child(lambda: answer(metrics))
+
+    assert numbers(metrics)[COUNT] == 5
+    assert len(list(folder.glob("durations_*"))) == 1
+
+
+def test_a_record_that_was_cut_short_harms_no_other(folder: Path) -> None:
+    in_child(lambda: answer(Metrics()))
+    (file,) = folder.glob("durations_*")
+    with file.open("ab") as end:
+        end.write(file.read_bytes()[:60])
+
+    metrics = Metrics()
+    assert numbers(metrics)[COUNT] == 1
+    metrics.end_request("POST", "/notes", "201", 0.001)
+    answer(metrics)
+
+    found = numbers(Metrics())
+    assert found[COUNT] == 2
+    assert found[COUNT.replace("GET", "POST").replace("200", "201")] == 1
