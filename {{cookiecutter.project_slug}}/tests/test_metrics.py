@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 
 from {{cookiecutter.package_name}}.metrics import Metrics
 
@@ -118,3 +121,26 @@ def test_a_record_that_was_cut_short_harms_no_other(folder: Path) -> None:
     found = numbers(Metrics())
     assert found[COUNT] == 2
     assert found[COUNT.replace("GET", "POST").replace("200", "201")] == 1
+
+
+def test_only_connections_that_are_in_use_count_as_used() -> None:
+    metrics = Metrics()
+    is_away = False
+
+    def connect() -> sqlite3.Connection:
+        if is_away:
+            raise sqlite3.OperationalError("the database is away")
+        return sqlite3.connect(":memory:")
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=metrics.pool_class(), pool_size=2)
+    metrics.watch(engine)
+    with engine.connect() as connection:
+        used = numbers(metrics)["db_pool_used"]
+        connection.invalidate()
+    is_away = True
+    for _ in range(3):
+        with pytest.raises(OperationalError, match="is away"):
+            engine.connect()
+
+    found = numbers(metrics)
+    assert (used, found["db_pool_used"], found["db_pool_waiting"], found["db_pool_size"]) == (1, 0, 0, 2)

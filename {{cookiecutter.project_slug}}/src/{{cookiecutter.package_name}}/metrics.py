@@ -32,7 +32,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
-from sqlalchemy import Engine, QueuePool, event
+from sqlalchemy import Engine, QueuePool
 
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -101,7 +101,14 @@ class Metrics:
                     move(POOL_WAITING, -1)
                     raise
                 move(POOL_WAITING, -1, POOL_USED, 1)
+                connection.record_info["used"] = True  # type: ignore[index]
                 return connection
+
+            def _do_return_conn(self, record: t.Any) -> None:
+                # What could not be connected again comes back, too, and nobody has used it.
+                if record.record_info.pop("used", False):
+                    move(POOL_USED, -1)
+                super()._do_return_conn(record)
 
         return MeasuredPool
 
@@ -114,10 +121,9 @@ class Metrics:
             numbers[other] += gain
 
     def watch(self, engine: Engine) -> None:
-        """Note what the engine's pool may keep, and when a connection goes back to it."""
+        """Note what the engine's pool may keep."""
         if isinstance(engine.pool, QueuePool):
             self.present.first[POOL_SIZE] += engine.pool.size()
-            event.listen(engine, "checkin", lambda *_: self._move(POOL_USED, -1))
 
     def text(self) -> bytes:
         """Return the numbers of all processes in Prometheus' format."""
