@@ -97,20 +97,6 @@ def test_make_check_passes_from_a_clean_install(workshop: Workshop) -> None:
     run("make", "check", cwd=project, timeout=900, env=SKIPPING_IS_FAILING)
 
 
-def test_each_failure_is_proved_absent_on_every_server(default: Path) -> None:
-    # Twice as hard as `make test`, on more servers; `make prove` repeats it five times as often.
-    env = {"PROOF_SCALE": "2", **SKIPPING_IS_FAILING}
-
-    done = run(*FOUR_AT_A_TIME, "tests/servers", cwd=default, timeout=1800, env=env)
-
-    (first, *_), *rows = [
-        line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")
-    ]
-    assert first == "gunicorn-gthread"
-    assert len(rows) >= 18
-    assert {verdict.partition(" ")[0] for _, *verdicts in rows for verdict in verdicts} == {"proved", "n/a"}
-
-
 def test_no_uv_is_needed(default: Path) -> None:
     run(".venv/bin/pytest", "tests/notes/test_views.py", cwd=default, timeout=300, env=SKIPPING_IS_FAILING)
 

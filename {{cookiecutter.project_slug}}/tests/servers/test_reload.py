@@ -66,7 +66,7 @@ class Clients:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         keeps = number % 2
         headers = {} if keeps else {"Connection": "close"}
-        while not self.over.wait(0.03):
+        while not self.over.wait(0.03 / SCALE):
             try:
                 connection.request("GET", "/version", headers=headers)
                 response = connection.getresponse()
@@ -96,7 +96,7 @@ def clients_of(server: Server) -> Iterator[Clients]:
         # One that still loads the service would load what the test does to it.
         wait_until(lambda: len({answer["process"] for answer in clients.answers}) > 1, "both workers serve")
         yield clients
-        clients.ask(5000 if SCALE > 1 else 150)
+        clients.ask(scaled(150))
     finally:
         clients.over.set()
         for thread in clients.threads:
