@@ -11,6 +11,7 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,9 +105,9 @@ def clients_of(server: Server) -> Iterator[Clients]:
     assert not clients.failures, (clients.failures, server.log)
 
 
-def reload(server: Server, project: Project) -> subprocess.CompletedProcess[str]:
-    """Run the reload command on the server."""
-    command = [str(project.folder / "bin/reload"), str(server.process.pid)]
+def reload(server: Server, project: Project, process: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the reload command on the server, or on another process."""
+    command = [str(project.folder / "bin/reload"), process or str(server.process.pid)]
     return subprocess.run(
         command, env=server.environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
@@ -145,6 +146,32 @@ def test_a_reload_to_broken_code_is_refused_with_the_reason(
     assert done.stderr.count("Traceback") == done.stderr.count("RuntimeError: 21") == 1
     assert set(clients.latest.values()) == {OLD}
     assert server.process.poll() is None
+
+
+@pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
+def test_the_reload_command_signals_nothing_but_a_servers_first_process(
+    kind: Kind, start: Start, project: Project
+) -> None:
+    server = start(kind)
+    wait_until(lambda: len(server.processes()) == 3, "both workers were forked")
+    first, *workers = server.processes()
+    # What started the server knows its name, too: `make serve`, or an editor that has its configuration open.
+    other = subprocess.Popen([sys.executable, "-c", "input()", *kind.command], stdin=subprocess.PIPE)
+    try:
+        for process, reason in (
+            (str(other.pid), f"process {other.pid} is no gunicorn and no uWSGI"),
+            *((str(worker), f"is a worker, the server's first process is {first}") for worker in workers),
+            ("1x", "usage: bin/reload PID"),
+            (str(2**22 + 1), "cannot be signalled"),
+        ):
+            done = reload(server, project, process)
+            assert (done.returncode, reason in done.stderr) == (64, True), done.stderr
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.communicate()
+
+    assert server.processes() == [first, *workers]
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2], ids=lambda number: number.name)
