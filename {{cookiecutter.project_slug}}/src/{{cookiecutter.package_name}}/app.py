@@ -99,7 +99,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     db.end_sessions(app)
     inner: WSGIApplication = WholeBodies(app.wsgi_app, LONGEST_BODY)
     if settings.otel_exporter_otlp_endpoint:
-        inner = telemetry.trace(inner, app, db.engines_of(app))
+        inner = telemetry.trace_requests(inner, app, db.engines_of(app))
     if settings.sentry_dsn:
         inner = telemetry.report_errors(inner, settings.sentry_dsn)
     app.wsgi_app = OwnContext(_edge(inner, settings, metrics))  # type: ignore[method-assign]

@@ -35,7 +35,7 @@ class AfterFork:
         return self.wsgi_app(environ, start_response)
 
 
-def trace(wsgi_app: WSGIApplication, app: Flask, engines: Iterable[Engine]) -> WSGIApplication:
+def trace_requests(wsgi_app: WSGIApplication, app: Flask, engines: Iterable[Engine]) -> WSGIApplication:
     """Make a span of each request, of each statement, and send them; the OTEL_ variables say how.
 
     opentelemetry-instrumentation-flask is not used: it ends the span of a stream before the stream begins.
