@@ -44,8 +44,13 @@ def settings(tmp_path: object) -> Callable[..., Settings]:
     return settings
 
 
-def url(user: str = "notes", own: str = "pw-of-its-own", query: str = "?sslmode=require") -> dict[str, str]:
-    return {"database_url": f"postgresql://{user}:{own}@db.example.com/notes{query}"}
+def url(
+    user: str = "notes",
+    own: str = "pw-of-its-own",
+    query: str = "?sslmode=require",
+    host: str = "db.example.com",
+) -> dict[str, str]:
+    return {"database_url": f"postgresql://{user}:{own}@{host}/notes{query}"}
 
 
 WRONG_SETTINGS = [
@@ -64,8 +69,11 @@ if importlib.util.find_spec("psycopg"):
         ("D01", {"database_url": f"sqlite:///{tempfile.gettempdir()}/notes.db"}),
         ("D02", url(own="notes")),
         ("D02", url(own="postgres")),
+        ("D02", url(own="postgres", host="", query="?host=localhost&host=db-2:5432&sslmode=require")),
+        ("D02", url(own="")),
         ("D03", url(query="")),
         ("D03", url(query="?sslmode=prefer")),
+        ("D03", url(host="", query="?host=db-1,db-2")),
         ("D04", url(user="postgres")),
     ]
 
@@ -136,6 +144,17 @@ def test_another_environment_than_production_is_found(settings: Callable[..., Se
     changed = settings(app_env="development", log_format="json")
 
     assert [check.name for check in examine(changed, {})] == ["E01", "B08"]
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("psycopg"), reason="this project is made for SQLite")
+def test_the_drivers_own_way_to_encrypt_and_to_know_the_password_counts(
+    settings: Callable[..., Settings],
+) -> None:
+    encrypted = settings(**url(query=""))
+    by_file = settings(**url(own="", query="?sslmode=require&passfile=/run/secrets/pgpass"))
+
+    assert [check.name for check in examine(encrypted, {"PGSSLMODE": "verify-full"})] == []
+    assert [check.name for check in examine(by_file, {})] == []
 
 
 def test_development_modes_and_root_are_found(

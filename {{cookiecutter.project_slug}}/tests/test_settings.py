@@ -464,6 +464,13 @@ def test_production_does_not_start_with_debug(monkeypatch: pytest.MonkeyPatch, v
     assert told.startswith("FLASK_DEBUG shows clients tracebacks")
 
 
+@pytest.mark.parametrize("value", ["", "0", "False", "no"])
+def test_debug_that_is_off_for_flask_is_off(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("FLASK_DEBUG", value)
+
+    assert settings.load()
+
+
 @pytest.mark.parametrize(
     "key",
     [
@@ -498,12 +505,24 @@ def test_production_does_not_start_with_a_key_that_can_be_guessed(
         "postgresql://notes@[2001:db8::1]/notes",
         "postgresql://notes@/notes?host=db-1:5432&host=db-2:5432",
         "postgresql://notes@/notes?host=127.0.0.1:5432&host=db-2:5432",
+        "postgresql://notes@/notes?host=127.0.0.1,db-2",
+        "postgresql://notes@/notes?hostaddr=10.0.0.5",
     ],
 )
 def test_production_does_not_start_with_a_database_that_asks_nobody_for_a_password(
     monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", url)
+
+    (told,) = problems()
+
+    assert told.startswith("DATABASE_URL names another machine's database and no password")
+
+
+@pytest.mark.usefixtures("postgresql_driver")
+def test_the_drivers_own_variables_say_where_the_database_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://notes@/notes")
+    monkeypatch.setenv("PGHOST", "/run/postgresql,db.example.com")
 
     (told,) = problems()
 

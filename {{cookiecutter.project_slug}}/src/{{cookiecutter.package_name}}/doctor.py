@@ -17,10 +17,20 @@ from flask import Flask
 from sqlalchemy import URL, make_url
 
 from .app import create_app
-from .settings import Settings, bits_of, is_loopback, load_or_exit
+from .settings import (
+    OFF,
+    PLACEHOLDERS,
+    Settings,
+    bits_of,
+    is_loopback,
+    load_or_exit,
+    needs_no_password,
+    remote_hosts,
+    values_of,
+)
 
 ENCRYPTED = {"verify-full", "verify-ca", "require"}
-COMMON = {"", "admin", "changeme", "password", "postgres", "root", "secret", "test"}
+COMMON = {"admin", "changeme", "password", "postgres", "root", "secret", "test"}
 
 
 @dataclass(frozen=True)
@@ -38,8 +48,17 @@ class Service:
 
     @property
     def is_remote_database(self) -> bool:
-        host = self.url.host
-        return bool(host) and not is_loopback(str(host))
+        return bool(remote_hosts(self.url))
+
+    @property
+    def has_common_password(self) -> bool:
+        return bool(self.url.password) and self.url.password in COMMON | {self.url.username}
+
+    @property
+    def is_encrypted(self) -> bool:
+        # The URL has the last word, as it has with libpq.
+        asked = values_of(self.url, "sslmode") or (self.environment.get("PGSSLMODE"),)
+        return asked[-1] in ENCRYPTED
 
 
 @dataclass(frozen=True)
@@ -68,9 +87,7 @@ CHECKS = [
     ),
     Check(
         "E02",
-        lambda s: (
-            s.app.debug or s.environment.get("FLASK_DEBUG", "0").lower() not in {"", "0", "false", "no"}
-        ),
+        lambda s: s.app.debug or s.environment.get("FLASK_DEBUG", "").lower() not in OFF,
         "debug is on: clients get tracebacks, and a shell where the debugger runs",
         "leave app.debug alone",
     ),
@@ -101,7 +118,7 @@ CHECKS = [
     ),
     Check(
         "S02",
-        lambda s: any(word in s.settings.secret_key.get_secret_value().lower() for word in COMMON - {""}),
+        lambda s: any(word in s.settings.secret_key.get_secret_value().lower() for word in PLACEHOLDERS),
         "SECRET_KEY contains a word that such keys are made of",
         "make one: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'",
     ),
@@ -120,15 +137,13 @@ CHECKS = [
     ),
     Check(
         "D02",
-        lambda s: s.is_remote_database and (s.url.password or "") in COMMON | {s.url.username or ""},
+        lambda s: s.is_remote_database and (s.has_common_password or needs_no_password(s.url)),
         "the database's password is empty or one that everybody tries",
         "give the role a password of its own",
     ),
     Check(
         "D03",
-        lambda s: (
-            s.is_remote_database and s.url.query.get("sslmode") not in {"verify-full", "verify-ca", "require"}
-        ),
+        lambda s: s.is_remote_database and not s.is_encrypted,
         "the connection to the database may go unencrypted",
         "add ?sslmode=verify-full to DATABASE_URL (or require, where nobody can stand in between)",
     ),
@@ -154,7 +169,7 @@ CHECKS = [
     Check(
         "H02",
         lambda s: "*" in s.settings.forwarded_allow_ips,
-        "everybody is believed to be a proxy: any client chooses its scheme and request id",
+        "everybody is believed to be a proxy: any client chooses its address, scheme and request id",
         "name the proxies in FORWARDED_ALLOW_IPS, unless nobody but a proxy can reach the service",
     ),
     Check(

@@ -31,6 +31,7 @@ from sqlalchemy.exc import ArgumentError
 EX_CONFIG = 78  # <sysexits.h>; systemd's RestartPreventExitStatus=78 keeps it from trying again.
 # What keys are made of that somebody meant to replace.
 PLACEHOLDERS = {"changeme", "change-me", "change_me", "example", "insecure", "password", "secret"}
+OFF = {"", "0", "false", "no"}  # What Flask takes FLASK_DEBUG for off by: flask.helpers.get_debug_flag.
 DRIVERS = {"postgresql+psycopg": "psycopg", "sqlite+pysqlite": "sqlite3"}
 
 
@@ -269,7 +270,7 @@ def _unsafe(settings: Settings) -> list[str]:
     if settings.app_env != "production":
         return []
     problems = []
-    if os.environ.get("FLASK_DEBUG", "").lower() not in {"", "0", "false"}:
+    if os.environ.get("FLASK_DEBUG", "").lower() not in OFF:
         problems.append("FLASK_DEBUG shows clients tracebacks, and APP_ENV is production: take one away")
     key = settings.secret_key.get_secret_value()
     if bits_of(key) < 100 or any(word in key.lower() for word in PLACEHOLDERS):
@@ -277,7 +278,7 @@ def _unsafe(settings: Settings) -> list[str]:
             "SECRET_KEY can be guessed, make one with:"
             " python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
         )
-    if _needs_no_password(make_url(settings.database_url)):
+    if needs_no_password(make_url(settings.database_url)):
         problems.append(
             "DATABASE_URL names another machine's database and no password: add one,"
             " or ?require_auth=none if that is meant"
@@ -293,20 +294,28 @@ def bits_of(key: str) -> float:
     return -sum(n * math.log2(n / period) for n in counts.values())
 
 
-def _needs_no_password(url: URL) -> bool:
+def needs_no_password(url: URL) -> bool:
     """Say whether a database that is reached by the network lets in who only knows its name."""
-    named = [url.host or "", *(re.sub(r"^([^:]+|\[.*\]):[0-9]*$", r"\1", h) for h in _of_query(url, "host"))]
-    others = [host for host in named if host and not host.startswith("/") and not is_loopback(host)]
     known = url.password or any(
         os.environ.get(name) for name in ("PGPASSWORD", "PGPASSFILE", "PGREQUIREAUTH")
     )
     told = any(
-        _of_query(url, name) for name in ("password", "passfile", "sslcert", "require_auth", "service")
+        values_of(url, name) for name in ("password", "passfile", "sslcert", "require_auth", "service")
     )
-    return bool(others) and not known and not told
+    return bool(remote_hosts(url)) and not known and not told
 
 
-def _of_query(url: URL, name: str) -> tuple[str, ...]:
+def remote_hosts(url: URL) -> list[str]:
+    """Return the hosts of a database's URL that are not this machine; it may name several."""
+    several = ",".join((*values_of(url, "host"), *values_of(url, "hostaddr"))).split(",")
+    named = [url.host or "", *(re.sub(r"^([^:]+|\[.*\]):[0-9]*$", r"\1", host) for host in several)]
+    if not any(named) and url.get_backend_name() == "postgresql":
+        named = os.environ.get("PGHOST", "").split(",")
+    return [host for host in named if host and not host.startswith("/") and not is_loopback(host)]
+
+
+def values_of(url: URL, name: str) -> tuple[str, ...]:
+    """Return what a URL's query says by a name: nothing, something, or several things."""
     found = url.query.get(name, ())
     return (found,) if isinstance(found, str) else tuple(found)
 
