@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from ..servers.harness import Kind, Server, wait_until
-from .test_controls import Naive
-
-Start = Callable[..., Server]
+from ..servers.harness import Server, wait_until
+from .conftest import Start, gunicorn
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    started: list[Server] = []
-
+def start(launch: Start, tmp_path: Path) -> Start:
     def start(options: str) -> Server:
-        command = f'exec gunicorn naive_commits:app --bind "$WEB_BIND" {options}'
-        settings = {
-            "PYTHONPATH": str(Path(__file__).parent),
-            "DATABASE_URL": f"sqlite:///{tmp_path}/notes.db?timeout=0.5",
-        }
-        kind = Kind("naive-commits", ("sh", "-c", command), settings, "gunicorn")
-        started.append(Server(Naive(tmp_path), kind, {}))  # type: ignore[arg-type]
-        started[-1].wait_until_ready()
-        return started[-1]
+        url = f"sqlite:///{tmp_path}/notes.db?timeout=0.5"
+        server = launch(gunicorn(options, module="naive_commits"), DATABASE_URL=url)
+        server.wait_until_ready()
+        return server
 
-    yield start
-    for server in started:
-        server.kill()
+    return start
 
 
 def test_sqlite_loses_updates_that_were_acknowledged(start: Start) -> None:

@@ -7,7 +7,6 @@ import itertools
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -22,41 +21,7 @@ from .. import databases
 from ..servers import harness
 from ..servers.harness import Kind, Server, wait_until
 from ..servers.test_database_faults import Private, private_server
-
-
-class Naive:
-    """The folder of the naive service."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-
-def gunicorn(*options: str) -> Kind:
-    command = f'exec gunicorn naive:app --bind "$WEB_BIND" {" ".join(options)}'
-    return Kind(
-        "naive-gunicorn", ("sh", "-c", command), {"PYTHONPATH": str(Path(__file__).parent)}, "gunicorn"
-    )
-
-
-def uwsgi(*options: str) -> Kind:
-    command = f'exec uwsgi --http-socket "$WEB_BIND" --module naive:app --master {" ".join(options)}'
-    return Kind("naive-uwsgi", ("sh", "-c", command), {"PYTHONPATH": str(Path(__file__).parent)}, "pyuwsgi")
-
-
-Start = Callable[..., Server]
-
-
-@pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Start]:
-    started: list[Server] = []
-
-    def launch(kind: Kind, **settings: str) -> Server:
-        started.append(Server(Naive(tmp_path), kind, settings))  # type: ignore[arg-type]
-        return started[-1]
-
-    yield launch
-    for server in started:
-        server.kill()
+from .conftest import Start, gunicorn, uwsgi
 
 
 @pytest.fixture

@@ -1,0 +1,46 @@
+"""The naive services on real servers, on the harness of a generated project's own proofs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ..servers.harness import Kind, Server
+
+PYTHONPATH = {"PYTHONPATH": str(Path(__file__).parent)}
+Start = Callable[..., Server]
+
+
+class Naive:
+    """The folder of a naive service."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+
+def gunicorn(*options: str, module: str = "naive") -> Kind:
+    """Return the way to serve a module by gunicorn."""
+    command = f'exec gunicorn {module}:app --bind "$WEB_BIND" {" ".join(options)}'
+    return Kind(f"{module}-gunicorn", ("sh", "-c", command), PYTHONPATH, "gunicorn")
+
+
+def uwsgi(*options: str) -> Kind:
+    """Return the way to serve the naive service by uWSGI."""
+    command = f'exec uwsgi --http-socket "$WEB_BIND" --module naive:app --master {" ".join(options)}'
+    return Kind("naive-uwsgi", ("sh", "-c", command), PYTHONPATH, "pyuwsgi")
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Start]:
+    """Start servers without waiting for them."""
+    started: list[Server] = []
+
+    def launch(kind: Kind, **settings: str) -> Server:
+        started.append(Server(Naive(tmp_path), kind, settings))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield launch
+    for server in started:
+        server.kill()
