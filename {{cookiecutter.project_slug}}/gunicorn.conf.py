@@ -132,6 +132,7 @@ def on_starting(server: Any) -> None:
     if not preload_app:
         importlib.import_module("{{cookiecutter.package_name}}.preflight")
     server.handle_hup = server.handle_usr2 = lambda: _roll(server)
+    os.register_at_fork(after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS))
 
 
 def _roll(server: Any) -> None:
@@ -167,13 +168,24 @@ def when_ready(server: Any) -> None:
     gc.freeze()
 
 
-def post_fork(server: Any, worker: Any) -> None:
-    """Let a worker that has not begun yet end on SIGTERM.
+# What the master ends its workers by, and Ctrl-C.
+_ENDS = {signal.SIGTERM, signal.SIGQUIT, signal.SIGINT}
 
-    It inherits the master's handler, which only notes the signal for the master: a stop at that moment
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Let signals wait that come to a worker before it knows what they mean.
+
+    It inherits the master's handlers, which only note the signal for the master: a stop at that moment
     would wait for the whole of graceful_timeout.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Let a worker that has not begun yet end at once."""
+    for number in _ENDS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
 
 
 def post_worker_init(worker: Any) -> None:

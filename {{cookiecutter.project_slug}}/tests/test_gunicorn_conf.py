@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import runpy
-import signal
 import subprocess
 import sys
 import types
@@ -59,17 +58,6 @@ def test_a_stop_fits_into_the_deadline_of_supervisors(names: dict[str, Any]) -> 
     # Kubernetes and systemd grant 30 seconds and more.
     assert names["graceful_timeout"] < 30
     assert names["keepalive"] > 60
-
-
-def test_a_worker_that_has_not_begun_ends_on_sigterm(names: dict[str, Any]) -> None:
-    # The master's handler, which it inherits, would only note the signal for the master.
-    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
-    try:
-        names["post_fork"](None, None)
-
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("worker", ["gevent", "gevent_pywsgi"])

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from .conftest import Start
-from .harness import KINDS, PATIENCE, Kind, Project, wait_until
+from .harness import GUNICORN, KINDS, PATIENCE, Kind, Project, wait_until
 
 # gunicorn's thread worker keeps its own connections for a moment, and the others know none that is kept.
 KEEPING = [kind for kind in KINDS if kind.needs == "gevent" or "gevent" in kind.name]
@@ -65,5 +65,33 @@ def test_ctrl_c_ends_an_idle_server_with_0(kind: Kind, start: Start) -> None:
 
     server.signal(signal.SIGINT)
 
+    assert server.wait() == 0, server.log
+    assert "Traceback" not in server.log
+
+
+# The first worker is told to end between its fork and its first line of the log.
+TOLD_TO_END = """
+class logger_class(_Logger):
+    def info(self, message, *args, **more):
+        if message.startswith("Booting worker"):
+            with contextlib.suppress(FileExistsError):
+                pathlib.Path("told").symlink_to(str(os.getpid()))
+                os.kill(os.getpid(), {number})
+        super().info(message, *args, **more)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGINT], ids=lambda n: n.name)
+@pytest.mark.parametrize("kind", GUNICORN, ids=str)
+def test_a_worker_that_is_told_to_end_as_it_is_forked_ends(
+    kind: Kind, number: signal.Signals, start: Start, project: Project
+) -> None:
+    project.append("gunicorn.conf.py", "import contextlib, pathlib" + TOLD_TO_END.format(number=int(number)))
+    server = start(kind)
+
+    told = int(str((project.folder / "told").readlink()))
+
+    wait_until(lambda: told not in server.processes(), "the worker has ended")
+    server.signal(signal.SIGTERM)
     assert server.wait() == 0, server.log
     assert "Traceback" not in server.log
