@@ -145,6 +145,9 @@ def embedded_server() -> Iterator[Any]:
     folder.chmod(0o755)
     with _one_at_a_time():
         server = get_server(folder / "data", cleanup_mode="stop")
+    # Nothing here outlives the machine, and to wait for the disk would take seconds at the end.
+    PostgreSQL(server.get_uri()).run("ALTER SYSTEM SET fsync = off")
+    PostgreSQL(server.get_uri()).run("SELECT pg_reload_conf()")
     try:
         yield server
     finally:

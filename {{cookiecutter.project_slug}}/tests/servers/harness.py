@@ -53,14 +53,17 @@ def scaled(count: int) -> int:
 
 
 class Project:
-    """A copy of the project that a test may change: the files that are served, without tests and tools."""
+    """A copy of the project that a test may change: the files that are served, without tests and tools.
+
+    What is compiled already comes along: compiling it anew would be a third of each start.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(exist_ok=True)
         for name in SOURCES:
             if (PROJECT / name).is_dir():
-                shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(PROJECT / name, folder / name)
             elif (PROJECT / name).exists():
                 shutil.copy(PROJECT / name, folder / name)
         (folder / ".venv").symlink_to(sys.prefix)

@@ -37,10 +37,16 @@ from .harness import (
 )
 
 OLD, NEW = "the old code", "the new code, which is longer"  # Python tells old from new by the length, too.
-ROLLS = [
-    *(pytest.param(kind, {}, id=str(kind)) for kind in WITH_WORKERS),
-    *(pytest.param(kind, {"WEB_PRELOAD": "false"}, id=f"{kind}-no-preload") for kind in GUNICORN[:1]),
+WITHOUT_PRELOAD = [
+    pytest.param(kind, {"WEB_PRELOAD": "false"}, id=f"{kind}-no-preload") for kind in GUNICORN[:1]
 ]
+ROLLS = [pytest.param(kind, {}, id=str(kind)) for kind in WITH_WORKERS]
+GUNICORN_ROLLS = [*ROLLS[: len(GUNICORN[:1])], *WITHOUT_PRELOAD]
+# gunicorn.conf.py makes SIGHUP what SIGUSR2 is, so that `make prove` alone sends that one, too.
+SIGNALS = [signal.SIGHUP]
+if SCALE > 1:
+    ROLLS += WITHOUT_PRELOAD
+    SIGNALS += [signal.SIGUSR2]
 
 
 class Clients:
@@ -174,8 +180,8 @@ def test_the_reload_command_signals_nothing_but_a_servers_first_process(
     assert server.processes() == [first, *workers]
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2], ids=lambda number: number.name)
-@pytest.mark.parametrize(("kind", "settings"), [roll for roll in ROLLS if roll.values[0] in GUNICORN[:1]])
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize(("kind", "settings"), GUNICORN_ROLLS)
 def test_a_signal_alone_does_not_take_gunicorn_to_broken_code(
     kind: Kind, settings: dict[str, str], number: signal.Signals, start: Start, project: Project
 ) -> None:
