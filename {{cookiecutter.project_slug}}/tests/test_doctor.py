@@ -146,15 +146,16 @@ def test_another_environment_than_production_is_found(settings: Callable[..., Se
     assert [check.name for check in examine(changed, {})] == ["E01", "B08"]
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("psycopg"), reason="this project is made for SQLite")
 def test_the_drivers_own_way_to_encrypt_and_to_know_the_password_counts(
     settings: Callable[..., Settings],
 ) -> None:
-    encrypted = settings(**url(query=""))
-    by_file = settings(**url(own="", query="?sslmode=require&passfile=/run/secrets/pgpass"))
+    service = good_service(settings())
+    bare = replace(service, settings=service.settings.model_copy(update=url(query="")))
+    by_file = url(own="", query="?sslmode=require&passfile=/run/secrets/pgpass")
 
-    assert [check.name for check in examine(encrypted, {"PGSSLMODE": "verify-full"})] == []
-    assert [check.name for check in examine(by_file, {})] == []
+    assert found(bare) == ["D03"]
+    assert found(replace(bare, environment={"PGSSLMODE": "verify-full"})) == []
+    assert found(replace(service, settings=service.settings.model_copy(update=by_file))) == []
 
 
 def test_development_modes_and_root_are_found(
