@@ -8,12 +8,16 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from {{cookiecutter.package_name}}.metrics import Metrics
+
+from .servers.harness import wait_until
 
 NOTES = ("GET", "/notes", "200")
 COUNT = 'http_request_duration_seconds_count{method="GET",route="/notes",status="200"}'
@@ -123,6 +127,19 @@ def test_a_record_that_was_cut_short_harms_no_other(folder: Path) -> None:
     assert found[COUNT.replace("GET", "POST").replace("200", "201")] == 1
 
 
+def pool(metrics: Metrics) -> dict[str, float]:
+    """Return the numbers of the pools."""
+    found = numbers(metrics)
+    return {name: found[f"db_pool_{name}"] for name in ("size", "used", "waiting")}
+
+
+def engine_of(metrics: Metrics, **options: Any) -> Engine:
+    """Return an engine whose pool is measured."""
+    engine = create_engine("sqlite://", poolclass=metrics.pool_class(), **options)
+    metrics.watch(engine)
+    return engine
+
+
 def test_only_connections_that_are_in_use_count_as_used() -> None:
     metrics = Metrics()
     is_away = False
@@ -132,15 +149,76 @@ def test_only_connections_that_are_in_use_count_as_used() -> None:
             raise sqlite3.OperationalError("the database is away")
         return sqlite3.connect(":memory:")
 
-    engine = create_engine("sqlite://", creator=connect, poolclass=metrics.pool_class(), pool_size=2)
-    metrics.watch(engine)
+    engine = engine_of(metrics, creator=connect, pool_size=2)
     with engine.connect() as connection:
-        used = numbers(metrics)["db_pool_used"]
+        used = pool(metrics)
         connection.invalidate()
     is_away = True
-    for _ in range(3):
+    for _ in range(3):  # The connection that the pool keeps, and those that it would open.
         with pytest.raises(OperationalError, match="is away"):
             engine.connect()
 
-    found = numbers(metrics)
-    assert (used, found["db_pool_used"], found["db_pool_waiting"], found["db_pool_size"]) == (1, 0, 0, 2)
+    assert used == {"size": 2, "used": 1, "waiting": 0}
+    assert pool(metrics) == {"size": 2, "used": 0, "waiting": 0}
+
+
+def test_who_waits_for_a_connection_is_counted_until_it_has_one_or_gives_up() -> None:
+    metrics = Metrics()
+    engine_of(metrics, pool_size=5)  # Another pool, which has connections enough.
+    engine = engine_of(metrics, pool_size=1, max_overflow=1, pool_timeout=45)
+    hasty = engine_of(metrics, pool_size=1, max_overflow=0, pool_timeout=0.01)
+
+    with ThreadPoolExecutor() as threads, hasty.connect():
+        with engine.connect(), engine.connect():
+            waiting = threads.submit(lambda: engine.connect().close())
+            wait_until(lambda: pool(metrics)["waiting"] == 1, "a thread waits")
+            used = pool(metrics)["used"]
+            with pytest.raises(PoolTimeoutError):
+                hasty.connect()
+        waiting.result()
+        left = pool(metrics)
+
+    assert used == 3
+    assert left == {"size": 7, "used": 1, "waiting": 0}
+    assert pool(metrics) == {"size": 7, "used": 0, "waiting": 0}
+
+
+def test_a_pool_counts_on_after_its_connections_were_disposed_of() -> None:
+    metrics = Metrics()
+    engine = engine_of(metrics, pool_size=1, max_overflow=0)
+    other = engine_of(metrics, pool_size=1, max_overflow=0)
+
+    other.dispose()
+
+    with engine.connect(), other.connect():
+        assert pool(metrics) == {"size": 2, "used": 2, "waiting": 0}
+
+
+def test_who_is_beaten_to_the_last_connection_and_gives_up_has_waited_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metrics = Metrics()
+    engine = engine_of(metrics, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    full: Any = engine.pool
+
+    def lose() -> bool:
+        full._overflow = full._max_overflow
+        return False
+
+    monkeypatch.setattr(full, "_inc_overflow", lose)
+
+    with pytest.raises(PoolTimeoutError):
+        engine.connect()
+
+    assert numbers(metrics)["db_pool_used"] == 0
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_connections_that_threads_fight_for_add_up() -> None:
+    metrics = Metrics()
+    engine = engine_of(metrics, pool_size=1, max_overflow=1, pool_timeout=45)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: engine.connect().close(), range(400)))
+
+    assert pool(metrics) == {"size": 1, "used": 0, "waiting": 0}

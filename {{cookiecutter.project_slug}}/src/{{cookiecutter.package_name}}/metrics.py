@@ -42,10 +42,12 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 PRESENT = {
     "http_requests_in_flight": "Requests that are being answered",
     "db_pool_size": "Connections that the pools keep",
-    "db_pool_used": "Connections that are in use",
-    "db_pool_waiting": "Threads that wait for a connection",
+    "db_pool_used": "Connections that are in use, or just being opened",
+    "db_pool_waiting": "Threads that wait until a connection is given back",
 }
-IN_FLIGHT, POOL_SIZE, POOL_USED, POOL_WAITING = range(len(PRESENT))
+# The first number of a process is that of its requests; each pool has three that follow one another.
+IN_FLIGHT = 0
+UNLIMITED = 2**62
 
 Labels = tuple[str, str, str]
 
@@ -87,43 +89,51 @@ class Metrics:
         self.is_begun = True
 
     def pool_class(self) -> type[QueuePool]:
-        """Return a pool that says how many wait for a connection, and how many are in use."""
-        move = self._move
+        """Return a pool that says how many want a connection: those that have one, and those that wait."""
+        want = self._want
 
         class MeasuredPool(QueuePool):
             __module__ = QueuePool.__module__  # Its logger is named after it.
+            place: int
 
+            # Each connection that is used comes here: super() would cost as much as the counting.
             def connect(self) -> t.Any:
-                move(POOL_WAITING, 1)
+                want(self.place, 1)
+                return QueuePool.connect(self)
+
+            def _do_get(self) -> t.Any:
                 try:
-                    connection = super().connect()
-                except BaseException:
-                    move(POOL_WAITING, -1)
+                    return QueuePool._do_get(self)
+                except BaseException as error:
+                    # None has been had that could come back. The method calls itself, and counts once.
+                    if not hasattr(error, "is_counted"):
+                        error.is_counted = True  # type: ignore[attr-defined]
+                        want(self.place, -1)
                     raise
-                move(POOL_WAITING, -1, POOL_USED, 1)
-                connection.record_info["used"] = True  # type: ignore[index]
-                return connection
 
             def _do_return_conn(self, record: t.Any) -> None:
-                # What could not be connected again comes back, too, and nobody has used it.
-                if record.record_info.pop("used", False):
-                    move(POOL_USED, -1)
-                super()._do_return_conn(record)
+                want(self.place, -1)
+                QueuePool._do_return_conn(self, record)
+
+            def recreate(self) -> QueuePool:
+                other = super().recreate()
+                other.place = self.place  # type: ignore[attr-defined]
+                return other
 
         return MeasuredPool
 
-    def _move(self, number: int, amount: int, other: int = POOL_SIZE, gain: int = 0) -> None:
+    def _want(self, place: int, amount: int) -> None:
         with self.lock:
             if not self.is_begun:
                 self._begin()
-            numbers = self.present.numbers
-            numbers[number] += amount
-            numbers[other] += gain
+            self.present.numbers[place] += amount
 
     def watch(self, engine: Engine) -> None:
-        """Note what the engine's pool may keep."""
-        if isinstance(engine.pool, QueuePool):
-            self.present.first[POOL_SIZE] += engine.pool.size()
+        """Note what the engine's pool may keep, and how many connections it may have at once."""
+        pool = engine.pool
+        if isinstance(pool, QueuePool):
+            most = UNLIMITED if pool._max_overflow < 0 else pool.size() + pool._max_overflow
+            pool.place = self.present.add_pool(pool.size(), most)  # type: ignore[attr-defined]
 
     def text(self) -> bytes:
         """Return the numbers of all processes in Prometheus' format."""
@@ -151,14 +161,25 @@ class Present(Collector):
 
     def __init__(self, folder: str | None) -> None:
         self.folder = folder
-        self.first = array("q", [0] * len(PRESENT))
-        self.numbers = memoryview(self.first)
+        self.first = array("q", [0])
+        self.numbers = memoryview(array("q", self.first))
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Add up the numbers of every process that lives."""
-        found = list(self._of_each())
-        for number, (name, meaning) in enumerate(PRESENT.items()):
-            yield GaugeMetricFamily(name, meaning, value=sum(numbers[number] for numbers in found))
+        sums = [0] * len(PRESENT)
+        for numbers in self._of_each():
+            sums[0] += numbers[IN_FLIGHT]
+            for size, most, wanted in zip(numbers[1::3], numbers[2::3], numbers[3::3], strict=True):
+                sums[1] += size
+                sums[2] += min(wanted, most)
+                sums[3] += max(wanted - most, 0)
+        for (name, meaning), value in zip(PRESENT.items(), sums, strict=True):
+            yield GaugeMetricFamily(name, meaning, value=value)
+
+    def add_pool(self, size: int, most: int) -> int:
+        """Make room for a pool that keeps so many connections and has so many at most; say where."""
+        self.first.extend([size, most, 0])
+        return len(self.first) - 1
 
     def begin(self) -> None:
         """Make the file of this process."""
