@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import typing as t
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from flask import Flask, Response, request
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -43,12 +43,15 @@ def init_app(app: Flask) -> None:
     app.url_map.converters["row_id"] = RowId
 
 
-def operation(*, status: int = 200) -> Callable[[View], View]:
+def operation(
+    *, status: int = 200, headers: Sequence[str] = (), if_match: t.Literal["needed", "allowed"] | None = None
+) -> Callable[[View], View]:
     """Make a view part of the API: its parameters `body` and `query` are filled from the request.
 
     Their annotations say what fits. A body that is no JSON is refused with 400, one of another
-    type with 415, and input that does not fit its model with 422, naming each place. The view
-    returns a model, nothing, or a pair of that and headers; it is sent with the status.
+    type with 415, and input that does not fit its model with 422, naming each place; where If-Match is
+    needed, a request without it with 428. The view returns a model, nothing, or a pair of that and the
+    headers that are named here; it is sent with the status.
     """
 
     def decorate(view: View) -> View:
@@ -56,13 +59,15 @@ def operation(*, status: int = 200) -> Callable[[View], View]:
 
         @functools.wraps(view)
         def wrapper(**kwargs: t.Any) -> Response:
+            if if_match == "needed" and not request.if_match:
+                raise Problem(428, "Send the ETag that you have read as If-Match.")
             if "body" in hints:
                 kwargs["body"] = _read_body(hints["body"])
             if "query" in hints:
                 kwargs["query"] = _read_query(hints["query"])
             return _respond(view(**kwargs), status)
 
-        wrapper.__dict__.update(hints=hints, status=status)
+        wrapper.__dict__.update(hints=hints, status=status, headers=headers, if_match=if_match)
         return wrapper
 
     return decorate

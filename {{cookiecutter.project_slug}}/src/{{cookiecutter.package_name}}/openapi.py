@@ -79,6 +79,8 @@ def document(app: Flask) -> Schema:
 def _operation(rule: Rule, view: t.Any, references: t.Any) -> Schema:
     hints, answer = view.hints, _answer_of(view)
     success: Schema = {"description": "It is done."}
+    if view.headers:
+        success["headers"] = {name: {"schema": {"type": "string"}} for name in view.headers}
     if answer:
         success["content"] = _json(references[answer, "serialization"])
     problem = {"$ref": "#/components/schemas/Problem"}
@@ -88,6 +90,7 @@ def _operation(rule: Rule, view: t.Any, references: t.Any) -> Schema:
         "parameters": [
             *map(_path_parameter, sorted(rule.arguments)),
             *_query_parameters(hints.get("query")),
+            *_if_match(view.if_match),
         ],
         "responses": {
             str(view.status): success,
@@ -127,6 +130,16 @@ def _query_parameters(model: type[BaseModel] | None) -> list[Schema]:
         }
         for name, part in schema["properties"].items()
     ]
+
+
+def _if_match(wanted: str | None) -> list[Schema]:
+    parameter = {
+        "name": "If-Match",
+        "in": "header",
+        "required": wanted == "needed",
+        "schema": {"type": "string", "description": "The ETag that was read"},
+    }
+    return [parameter] if wanted else []
 
 
 def _models_of(

@@ -39,6 +39,38 @@ def test_a_new_note_can_be_read_at_its_location(client: FlaskClient) -> None:
     assert read.headers["ETag"] == created.headers["ETag"]
 
 
+def test_every_answer_has_the_headers_that_are_documented(client: FlaskClient) -> None:
+    paths: Any = client.get("/openapi.json").get_json()["paths"]
+    created = client.post("/notes", json={"text": "buy milk"})
+    path = created.headers["Location"]
+    answers = {
+        ("/notes", "get"): client.get("/notes"),
+        ("/notes", "post"): created,
+        ("/notes/{note_id}", "get"): client.get(path),
+        ("/notes/{note_id}", "patch"): change(client, path, '"1"'),
+        ("/notes/{note_id}", "delete"): client.delete(path),
+    }
+
+    for (place, method), answer in answers.items():
+        (success,) = [
+            response for status, response in paths[place][method]["responses"].items() if status != "default"
+        ]
+        assert set(success.get("headers", {})) == {"ETag", "Location"} & set(answer.headers.keys())
+
+
+def test_whether_a_version_has_to_be_sent_is_documented(client: FlaskClient) -> None:
+    path: Any = client.get("/openapi.json").get_json()["paths"]["/notes/{note_id}"]
+
+    needed = {
+        (method, parameter["required"])
+        for method, operation in path.items()
+        for parameter in operation["parameters"]
+        if (parameter["in"], parameter["name"]) == ("header", "If-Match")
+    }
+
+    assert needed == {("patch", True), ("delete", False)}
+
+
 def test_a_note_has_an_id_its_text_a_time_in_utc_and_a_version(client: FlaskClient) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
 

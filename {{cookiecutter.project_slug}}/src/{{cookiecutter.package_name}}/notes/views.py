@@ -86,7 +86,7 @@ def list_notes(query: PageQuery) -> NotePage:
 
 
 @bp.post("")
-@operation(status=201)
+@operation(status=201, headers=["Location", "ETag"])
 def create_note(body: NoteIn) -> tuple[NoteOut, dict[str, str]]:
     """Keep a new note."""
     with transaction() as session:
@@ -98,7 +98,7 @@ def create_note(body: NoteIn) -> tuple[NoteOut, dict[str, str]]:
 
 
 @bp.get("/<row_id:note_id>")
-@operation()
+@operation(headers=["ETag"])
 def read_note(note_id: int) -> tuple[NoteOut, dict[str, str]]:
     """Read a note."""
     note = _found(service.find_note(db.session(), note_id))
@@ -106,11 +106,9 @@ def read_note(note_id: int) -> tuple[NoteOut, dict[str, str]]:
 
 
 @bp.patch("/<row_id:note_id>")
-@operation()
+@operation(headers=["ETag"], if_match="needed")
 def change_note(note_id: int, body: NoteIn) -> tuple[NoteOut, dict[str, str]]:
     """Change a note. Send the ETag you read as If-Match, so that nobody's change is lost."""
-    if not request.if_match:
-        raise Problem(428, "Send the note's ETag as If-Match.")
     try:
         with transaction() as session:
             note = _found(service.find_note(session, note_id))
@@ -122,7 +120,7 @@ def change_note(note_id: int, body: NoteIn) -> tuple[NoteOut, dict[str, str]]:
 
 
 @bp.delete("/<row_id:note_id>")
-@operation(status=204)
+@operation(status=204, if_match="allowed")
 def remove_note(note_id: int) -> None:
     """Forget a note. With If-Match, only if it is still the one you read."""
     try:
