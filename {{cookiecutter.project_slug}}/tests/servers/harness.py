@@ -222,9 +222,13 @@ class Server:
     ) -> Answer:
         """Send a request on a connection of its own; an iterable body goes out in chunks."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)) as connection:
-            connection.request(method, path, body, dict(headers or {}))  # type: ignore[arg-type]
-            response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
+            try:
+                connection.request(method, path, body, dict(headers or {}))  # type: ignore[arg-type]
+                response = connection.getresponse()
+                return Answer(response.status, response.headers, response.read())
+            except (OSError, http.client.HTTPException) as error:
+                error.add_note(f"The log of {self.kind}:\n{self.log}")
+                raise
 
     def texts(self) -> list[str]:
         """Return the texts of all notes, newest first."""
