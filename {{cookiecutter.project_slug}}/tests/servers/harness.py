@@ -257,11 +257,13 @@ class Server:
     def processes(self) -> list[int]:
         """Return the ids of the server's processes, its first one at the head (Linux)."""
         found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
+        # A glob would ask each process whether its file is there, and fail for one that is just ending.
+        for process in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208
             with suppress(OSError):  # A process that has ended meanwhile.
-                state, _, _, session, *_ = stat.read_text().rpartition(")")[2].split()
+                stat = Path("/proc", process, "stat").read_text()
+                state, _, _, session, *_ = stat.rpartition(")")[2].split()
                 if int(session) == self.process.pid and state != "Z":
-                    found.append(int(stat.parent.name))
+                    found.append(int(process))
         return sorted(found, key=lambda process: (process != self.process.pid, process))
 
     def is_listening(self) -> bool:
