@@ -66,6 +66,11 @@ class PostgreSQL:
         self.made.append(name)
         return self.url.set(database=name).render_as_string(hide_password=False)
 
+    def alter_system(self, change: str) -> None:
+        """Change how the server works, on the connections it has, too."""
+        self.run(f"ALTER SYSTEM {change}")
+        self.run("SELECT pg_reload_conf()")
+
     def run(self, statement: str) -> None:
         """Run a statement in the server's own database, outside of a transaction."""
         with self.engine.connect() as connection:
@@ -145,10 +150,9 @@ def embedded_server() -> Iterator[Any]:
     folder.chmod(0o755)
     with _one_at_a_time():
         server = get_server(folder / "data", cleanup_mode="stop")
-    # Nothing here outlives the machine, and to wait for the disk would take seconds at the end.
-    PostgreSQL(server.get_uri()).run("ALTER SYSTEM SET fsync = off")
-    PostgreSQL(server.get_uri()).run("SELECT pg_reload_conf()")
     try:
+        # Nothing here outlives the machine, and to wait for the disk would take seconds at the end.
+        PostgreSQL(server.get_uri()).alter_system("SET fsync = off")
         yield server
     finally:
         server.cleanup()

@@ -13,7 +13,7 @@ import pytest
 
 from {{cookiecutter.package_name}} import doctor
 from {{cookiecutter.package_name}}.app import create_app
-from {{cookiecutter.package_name}}.doctor import CHECKS, Service, examine
+from {{cookiecutter.package_name}}.doctor import CHECKS, HTTPS, Service, examine
 from {{cookiecutter.package_name}}.settings import Settings
 
 KEY = "gB3vQx9-LmT7_pRz2WcYh5NdKe8UaJf4SoXi6VtMq1rCbHwPZGEy0Dkl"
@@ -198,7 +198,7 @@ def test_the_command_ends_with_0_when_nothing_is_wrong(
 def good_service(settings: Settings) -> Service:
     """Return a service in which nothing is wrong."""
     app = create_app(settings)
-    answer = app.test_client().get("/livez", base_url="https://localhost", buffered=True)
+    answer = app.test_client().get("/livez", environ_overrides=HTTPS, buffered=True)
     return Service(settings, app, dict(answer.headers), {})
 
 

@@ -85,7 +85,7 @@ def test_every_answer_carries_the_security_headers(client: Client) -> None:
 
 
 def test_https_is_asked_for_where_it_is_used(client: Client) -> None:
-    answer = client.get("/notes", base_url="https://localhost")
+    answer = client.get("/notes", environ_overrides={"wsgi.url_scheme": "https"})
 
     assert answer.headers["Strict-Transport-Security"] == "max-age=31536000; includeSubDomains"
 

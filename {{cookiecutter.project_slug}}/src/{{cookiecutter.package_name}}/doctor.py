@@ -30,6 +30,7 @@ from .settings import (
 )
 
 ENCRYPTED = {"verify-full", "verify-ca", "require"}
+HTTPS = {"wsgi.url_scheme": "https"}
 COMMON = {"admin", "changeme", "password", "postgres", "root", "secret", "test"}
 
 
@@ -277,7 +278,7 @@ def examine(settings: Settings, environment: t.Mapping[str, str] = os.environ) -
     """Return each check that finds something wrong."""
     app = create_app(settings)
     # Not a test: TESTING would change what is looked at.
-    answer = app.test_client().get("/livez", base_url="https://localhost", buffered=True)
+    answer = app.test_client().get("/livez", environ_overrides=HTTPS, buffered=True)
     service = Service(settings, app, dict(answer.headers), environment)
     return (check for check in CHECKS if check.is_wrong(service))
 

@@ -162,18 +162,18 @@ class Present(Collector):
     def __init__(self, folder: str | None) -> None:
         self.folder = folder
         self.first = array("q", [0])
-        self.numbers = memoryview(array("q", self.first))
+        self.numbers: array[int] | memoryview[int] = self.first
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Add up the numbers of every process that lives."""
-        sums = [0] * len(PRESENT)
+        in_flight = kept = used = waiting = 0
         for numbers in self._of_each():
-            sums[0] += numbers[IN_FLIGHT]
+            in_flight += numbers[IN_FLIGHT]
             for size, most, wanted in zip(numbers[1::3], numbers[2::3], numbers[3::3], strict=True):
-                sums[1] += size
-                sums[2] += min(wanted, most)
-                sums[3] += max(wanted - most, 0)
-        for (name, meaning), value in zip(PRESENT.items(), sums, strict=True):
+                kept += size
+                used += min(wanted, most)
+                waiting += max(wanted - most, 0)
+        for (name, meaning), value in zip(PRESENT.items(), (in_flight, kept, used, waiting), strict=True):
             yield GaugeMetricFamily(name, meaning, value=value)
 
     def add_pool(self, size: int, most: int) -> int:
@@ -192,7 +192,7 @@ class Present(Collector):
                 self.numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")
             new.rename(new.with_name(f"present_{os.getpid()}"))
         else:
-            self.numbers = memoryview(numbers)
+            self.numbers = numbers
 
     def _of_each(self) -> Iterator[t.Sequence[int]]:
         if not self.folder:

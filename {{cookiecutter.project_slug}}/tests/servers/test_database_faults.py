@@ -34,13 +34,11 @@ class Private:
     @contextmanager
     def read_only(self) -> Iterator[None]:
         """Let the server refuse writes, on the connections it has too: it was the primary."""
-        self.postgresql.run("ALTER SYSTEM SET default_transaction_read_only = on")
-        self.postgresql.run("SELECT pg_reload_conf()")
+        self.postgresql.alter_system("SET default_transaction_read_only = on")
         try:
             yield
         finally:
-            self.postgresql.run("ALTER SYSTEM RESET default_transaction_read_only")
-            self.postgresql.run("SELECT pg_reload_conf()")
+            self.postgresql.alter_system("RESET default_transaction_read_only")
 
     def ask(self, statement: str, **values: object) -> list[Any]:
         """Run a statement as somebody else than the service."""

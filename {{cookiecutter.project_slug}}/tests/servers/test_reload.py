@@ -41,7 +41,7 @@ WITHOUT_PRELOAD = [
     pytest.param(kind, {"WEB_PRELOAD": "false"}, id=f"{kind}-no-preload") for kind in GUNICORN[:1]
 ]
 ROLLS = [pytest.param(kind, {}, id=str(kind)) for kind in WITH_WORKERS]
-GUNICORN_ROLLS = [*ROLLS[: len(GUNICORN[:1])], *WITHOUT_PRELOAD]
+GUNICORN_ROLLS = [roll for roll in ROLLS if roll.values[0] in GUNICORN[:1]] + WITHOUT_PRELOAD
 # gunicorn.conf.py makes SIGHUP what SIGUSR2 is, so that `make prove` alone sends that one, too.
 SIGNALS = [signal.SIGHUP]
 if SCALE > 1:
@@ -111,9 +111,9 @@ def clients_of(server: Server) -> Iterator[Clients]:
     assert not clients.failures, (clients.failures, server.log)
 
 
-def reload(server: Server, project: Project, process: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the reload command on the server, or on another process."""
-    command = [str(project.folder / "bin/reload"), process or str(server.process.pid)]
+def reload(server: Server, project: Project, *given: str) -> subprocess.CompletedProcess[str]:
+    """Run the reload command on the server, or with other arguments."""
+    command = [str(project.folder / "bin/reload"), *(given or [str(server.process.pid)])]
     return subprocess.run(
         command, env=server.environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
@@ -168,11 +168,13 @@ def test_the_reload_command_signals_nothing_but_a_servers_first_process(
             (str(other.pid), f"process {other.pid} is no gunicorn and no uWSGI"),
             *((str(worker), f"is a worker, the server's first process is {first}") for worker in workers),
             ("1x", "usage: bin/reload PID"),
+            ("0", "usage: bin/reload PID"),
             (str(2**22 + 1), "cannot be signalled"),
         ):
             done = reload(server, project, process)
             assert (done.returncode, reason in done.stderr) == (64, True), done.stderr
         assert other.poll() is None
+        assert reload(server, project, str(first), str(first)).returncode == 64
     finally:
         other.kill()
         other.communicate()

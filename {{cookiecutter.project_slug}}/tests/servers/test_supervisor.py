@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a server's proc
 BUG = "\nraise RuntimeError(3 * 7)\n"
 
 # The others are tried again by the test of code that breaks later, as well.
-PRELOADING = KINDS if SCALE > 1 or not GUNICORN else GUNICORN
+BROKEN_AT_START = KINDS if SCALE > 1 or not GUNICORN else GUNICORN
 # Each worker loads the code of its own day, except where gunicorn preloads.
 LOADING_ANEW = [
     *(pytest.param(kind, {}, id=str(kind)) for kind in KINDS if kind not in GUNICORN),
@@ -106,7 +106,7 @@ def test_a_bad_setting_is_not_tried_again(kind: Kind, supervise: Supervise) -> N
     assert supervisor.server.log.count("configuration error: DATABASE_URL") == 1
 
 
-@pytest.mark.parametrize("kind", PRELOADING, ids=str)
+@pytest.mark.parametrize("kind", BROKEN_AT_START, ids=str)
 def test_broken_code_is_tried_again_and_serves_when_it_is_mended(
     kind: Kind, supervise: Supervise, project: Project
 ) -> None:
