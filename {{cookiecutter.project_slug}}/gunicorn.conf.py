@@ -8,6 +8,7 @@ Numbers without a reason beside them are explained in the README.
 from __future__ import annotations
 
 import faulthandler
+import fcntl
 import gc
 import importlib
 import math
@@ -42,6 +43,8 @@ gunicorn.SERVER = "web"
 if _settings.metrics_bind:
     # All workers of this master count into one folder; the next master has its own.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="metrics-")
+    # What is locked, systemd does not clean up. Source: tmpfiles.d(5).
+    fcntl.flock(os.open(os.environ["PROMETHEUS_MULTIPROC_DIR"], os.O_RDONLY), fcntl.LOCK_EX)
 
 
 def _cpus(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:

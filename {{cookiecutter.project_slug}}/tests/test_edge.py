@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -12,6 +16,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from {{cookiecutter.package_name}} import logs
 from {{cookiecutter.package_name}}.app import create_app
 from {{cookiecutter.package_name}}.db import engines_of
 from {{cookiecutter.package_name}}.edge import SECURITY_HEADERS
@@ -71,9 +76,9 @@ def client(app: Flask) -> Client:
     return Client(app)
 
 
-def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     """Return what was logged; every line must be one object."""
-    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
 
 
 def test_every_answer_carries_the_security_headers(client: Client) -> None:
@@ -106,7 +111,7 @@ def test_an_answer_is_kept_only_where_it_has_a_version(client: Client) -> None:
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "::1", ""])
 def test_a_proxy_gives_the_request_its_id(
-    client: Client, peer: str, capsys: pytest.CaptureFixture[str]
+    client: Client, peer: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     answer = client.get(
         "/nowhere", headers={"X-Request-ID": "from-the.proxy:1"}, environ_base={"REMOTE_ADDR": peer}
@@ -115,7 +120,7 @@ def test_a_proxy_gives_the_request_its_id(
     assert answer.headers["X-Request-ID"] == "from-the.proxy:1"
     assert answer.json is not None
     assert answer.json["request_id"] == "from-the.proxy:1"
-    assert [line["request_id"] for line in lines(capsys)] == ["from-the.proxy:1"]
+    assert [line["request_id"] for line in lines(capfd)] == ["from-the.proxy:1"]
 
 
 @pytest.mark.parametrize("given", ["", "x" * 65, "two words", "a\tb", '"', "\u00e9"])
@@ -135,41 +140,51 @@ def test_a_stranger_cannot_choose_the_id(client: Client) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_client_can_write_a_line_of_its_own(
-    client: Client, text: str, capsys: pytest.CaptureFixture[str]
+    client: Client, text: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     client.get("/" + quote(text), environ_base={"HTTP_USER_AGENT": text})
 
-    (line,) = lines(capsys)
+    (line,) = lines(capfd)
     assert line["path"] == "/" + text
     assert line["status"] == 404
 
 
-def test_a_query_is_not_logged(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_query_is_not_logged(client: Client, capfd: pytest.CaptureFixture[str]) -> None:
     client.get("/notes?token=hush&limit=1")
 
-    assert "hush" not in capsys.readouterr().err
+    assert "hush" not in capfd.readouterr().err
 
 
 def test_probes_are_logged_only_when_they_fail(
-    client: Client, app: Flask, capsys: pytest.CaptureFixture[str]
+    client: Client, app: Flask, capfd: pytest.CaptureFixture[str]
 ) -> None:
     client.get("/livez")
     client.get("/readyz")
     client.post("/livez")
 
-    assert [line["status"] for line in lines(capsys)] == [405]
+    assert [line["status"] for line in lines(capfd)] == [405]
 
 
 def test_a_log_that_cannot_be_written_fails_no_request(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Full:
-        def write(self, line: str) -> None:
-            raise BrokenPipeError
-
-    monkeypatch.setattr("sys.stderr", Full())
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(logs, "STDERR", writer)
 
     assert client.get("/notes").status_code == 200
+    os.close(writer)
+
+
+def test_no_line_goes_into_the_file_that_has_the_number_of_a_closed_stderr(tmp_path: Path) -> None:
+    code = "import sys; from {{cookiecutter.package_name}} import logs; file = open(sys.argv[1], 'w');"
+    code += " assert file.fileno() == 2; logs.write('a line')"
+    own = tmp_path / "own"
+    closed = ["sh", "-c", 'exec "$0" "$@" 2>&-', sys.executable, "-c", code, str(own)]
+
+    subprocess.run(closed, check=True)
+
+    assert own.read_text() == ""
 
 
 def test_only_trusted_hosts_are_answered(known_by_name: FlaskClient) -> None:
@@ -204,21 +219,19 @@ def test_a_probe_asks_by_address(known_by_name: FlaskClient) -> None:
     ],
 )
 def test_the_client_is_the_last_one_that_is_no_proxy(
-    client: Client, forwarded: str, remote: str, capsys: pytest.CaptureFixture[str]
+    client: Client, forwarded: str, remote: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     client.get("/nowhere", environ_base={"REMOTE_ADDR": "::1", "HTTP_X_FORWARDED_FOR": forwarded})
 
-    assert [line["remote"] for line in lines(capsys)] == [remote]
+    assert [line["remote"] for line in lines(capfd)] == [remote]
 
 
-def test_a_proxy_on_a_unix_socket_names_the_client(
-    client: Client, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_proxy_on_a_unix_socket_names_the_client(client: Client, capfd: pytest.CaptureFixture[str]) -> None:
     told = {"REMOTE_ADDR": "", "HTTP_X_FORWARDED_FOR": "203.0.113.5"}
 
     client.get("/nowhere", environ_base=told)
 
-    assert [line["remote"] for line in lines(capsys)] == ["203.0.113.5"]
+    assert [line["remote"] for line in lines(capfd)] == ["203.0.113.5"]
 
 
 @pytest.mark.parametrize("scheme", ["https", "http", "gopher", "https,http", ""])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -98,7 +99,7 @@ def test_a_child_counts_for_itself_and_leaves_what_it_has_counted(folder: Path) 
     in_child(work)
 
     assert numbers(metrics)[COUNT] == 2
-    assert len(list(folder.glob("durations_*"))) == 2, "both count in one file, at the same time"
+    assert len(list(folder.glob("totals_*"))) == 2, "both count in one file, at the same time"
     assert numbers(metrics)[IN_FLIGHT] == 1, "a request of the child that has ended is in flight"
 
 
@@ -108,12 +109,70 @@ def test_a_process_goes_on_in_the_file_of_one_that_has_ended(folder: Path) -> No
         in_child(lambda: answer(metrics))
 
     assert numbers(metrics)[COUNT] == 5
-    assert len(list(folder.glob("durations_*"))) == 1
+    assert len(list(folder.glob("totals_*"))) == 1
+
+
+def test_a_counter_goes_on_where_a_process_that_has_ended_left_off(folder: Path) -> None:
+    metrics = Metrics()
+    assert numbers(metrics)["teardown_failures_total"] == 0
+
+    for _ in range(3):
+        in_child(lambda: metrics.count("teardown_failures"))
+    metrics.count("teardown_failures")
+
+    assert numbers(metrics)["teardown_failures_total"] == 4
+    assert numbers(metrics)["uncommitted_work_total"] == 0
+
+
+def test_a_folder_that_somebody_has_removed_is_made_anew(folder: Path) -> None:
+    metrics = Metrics()
+    folder.rmdir()
+
+    answer(metrics)
+
+    assert numbers(metrics)[COUNT] == 1
+    in_child(lambda: answer(metrics))
+    assert numbers(metrics)[COUNT] == 2
+
+
+def test_a_request_is_answered_where_nothing_can_be_written(folder: Path) -> None:
+    metrics = Metrics()
+    folder.rmdir()
+    folder.touch()
+
+    answer(metrics)
+    metrics.begin_request()
+
+    assert (numbers(metrics)[COUNT], numbers(metrics)[IN_FLIGHT]) == (1, 1)
+
+
+@pytest.mark.parametrize("room", [0, 8, 300])
+def test_a_full_disk_fails_no_request_and_loses_no_count(folder: Path, room: int) -> None:
+    metrics = Metrics()
+
+    def post() -> None:
+        metrics.begin_request()
+        metrics.end_request("POST", "/notes", "201", 0.001)
+
+    def work() -> None:
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        for _ in range(2):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, limit[1]))
+            answer(metrics)
+            post()
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            post()
+            answer(metrics)
+            metrics.count("teardown_failures")
+        found = numbers(metrics)
+        assert found[COUNT] == found[COUNT.replace("GET", "POST").replace("200", "201")] == 4
+
+    in_child(work)
 
 
 def test_a_record_that_was_cut_short_harms_no_other(folder: Path) -> None:
     in_child(lambda: answer(Metrics()))
-    (file,) = folder.glob("durations_*")
+    (file,) = folder.glob("totals_*")
     with file.open("ab") as end:
         end.write(file.read_bytes()[:60])
 

@@ -141,7 +141,7 @@ def _forgotten() -> UncommittedWork | None:
     if "answer" not in g or not (left := _left_uncommitted()):
         return None
     if metrics := current_app.extensions.get("metrics"):
-        metrics.uncommitted.inc()
+        metrics.count("uncommitted_work")
     return UncommittedWork(
         f"{g.pop('answer')} and has not committed: {'; '.join(left)}."
         " Write inside `with transaction() as session:`."

@@ -1,18 +1,20 @@
 """Numbers for Prometheus, of all processes together, at an address of their own (METRICS_BIND).
 
 Each process writes into files of a folder that the server's first process makes and that
-PROMETHEUS_MULTIPROC_DIR names; whichever process is asked adds them up. Source: prometheus_client,
-"Multiprocess Mode". What is written for each request is in files of our own, which are mapped into memory:
-the library's histogram costs three times as much, its gauges ten times, and those of processes that have
-ended would stay.
+PROMETHEUS_MULTIPROC_DIR names; whichever process is asked adds them up. The files are our own, mapped into
+memory: those of prometheus_client cost a request three to ten times as much, are one more for each process
+there has been, and end a process that cannot enlarge them. Numbers that are defined with that library are
+told, too. Source: prometheus_client, "Multiprocess Mode".
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import json
+import logging
 import math
 import mmap
 import os
@@ -26,8 +28,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -37,8 +39,14 @@ from sqlalchemy import Engine, QueuePool
 if t.TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+log = logging.getLogger(__name__)
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
+COUNTERS = {
+    "uncommitted_work": "Requests that forgot to commit",
+    "teardown_failures": "Clean-ups that failed",
+}
 PRESENT = {
     "http_requests_in_flight": "Requests that are being answered",
     "db_pool_size": "Connections that the pools keep",
@@ -49,7 +57,8 @@ PRESENT = {
 IN_FLIGHT = 0
 UNLIMITED = 2**62
 
-Labels = tuple[str, str, str]
+# Of a request its method, route and status; of a counter its name.
+Labels = tuple[str, ...]
 
 
 class Metrics:
@@ -57,40 +66,60 @@ class Metrics:
 
     def __init__(self) -> None:
         self.folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        self.registry = CollectorRegistry()
-        named: t.Any = {"registry": self.registry}
-        self.uncommitted = Counter("uncommitted_work_total", "Requests that forgot to commit", **named)
-        self.teardown_failures = Counter("teardown_failures_total", "Clean-ups that failed", **named)
         self.present = Present(self.folder)
-        self.durations = Durations(self.folder)
+        self.totals = Totals(self.folder)
         self.lock = threading.Lock()
         self.is_begun = False
         _everywhere.add(self)
 
     def begin_request(self) -> None:
         """Note that a request has come."""
-        with self.lock:
-            if not self.is_begun:
-                self._begin()
-            self.present.numbers[IN_FLIGHT] += 1
+        self.add(IN_FLIGHT, 1)
 
     def end_request(self, method: str, route: str, status: str, seconds: float) -> None:
         """Count a request that has ended."""
-        with self.lock:
+        self.lock.acquire()
+        try:
             if not self.is_begun:
                 self._begin()
             self.present.numbers[IN_FLIGHT] -= 1
-            self.durations.observe((method, route, status), seconds)
+            self.totals.observe((method, route, status), seconds)
+        finally:
+            self.lock.release()
+
+    def add(self, place: int, amount: int) -> None:
+        """Change a number of this moment."""
+        # A request comes here three times: `with` would cost twice as much.
+        self.lock.acquire()
+        try:
+            if not self.is_begun:
+                self._begin()
+            self.present.numbers[place] += amount
+        finally:
+            self.lock.release()
+
+    def count(self, counter: str) -> None:
+        """Add one to a counter, which COUNTERS names."""
+        with self.lock:
+            if not self.is_begun:
+                self._begin()
+            self.totals.count(counter)
 
     def _begin(self) -> None:
         """Count in files of this process: it is new, or the child of one that has files."""
-        self.present.begin()
-        self.durations.begin()
         self.is_begun = True
+        for numbers in (self.present, self.totals):
+            try:
+                if self.folder:
+                    Path(self.folder).mkdir(exist_ok=True)  # Somebody may have cleaned up.
+                numbers.begin()
+            except OSError as error:
+                # No request may fail because it cannot be counted.
+                log.error("the numbers of this process are told only when it is asked itself: %s", error)
 
     def pool_class(self) -> type[QueuePool]:
         """Return a pool that says how many want a connection: those that have one, and those that wait."""
-        want = self._want
+        want = self.add
 
         class MeasuredPool(QueuePool):
             __module__ = QueuePool.__module__  # Its logger is named after it.
@@ -122,12 +151,6 @@ class Metrics:
 
         return MeasuredPool
 
-    def _want(self, place: int, amount: int) -> None:
-        with self.lock:
-            if not self.is_begun:
-                self._begin()
-            self.present.numbers[place] += amount
-
     def watch(self, engine: Engine) -> None:
         """Note what the engine's pool may keep, and how many connections it may have at once."""
         pool = engine.pool
@@ -137,11 +160,12 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return the numbers of all processes in Prometheus' format."""
-        registry = self.registry
+        others = REGISTRY
         if self.folder:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry, self.folder)  # type: ignore[no-untyped-call]
-        return generate_latest(self.durations) + generate_latest(registry) + generate_latest(self.present)
+            others = CollectorRegistry()
+            if Path(self.folder).is_dir():
+                MultiProcessCollector(others, self.folder)  # type: ignore[no-untyped-call]
+        return generate_latest(self.totals) + generate_latest(self.present) + generate_latest(others)
 
 
 # A child must not count in its parent's files.
@@ -183,22 +207,19 @@ class Present(Collector):
 
     def begin(self) -> None:
         """Make the file of this process."""
-        numbers = array("q", self.first)
+        self.numbers = array("q", self.first)
         if self.folder:
             # Whoever adds up sees the whole file or none.
             new = Path(self.folder) / f"new_{os.getpid()}"
-            new.write_bytes(numbers.tobytes())
+            new.write_bytes(self.numbers.tobytes())
             with new.open("r+b") as file:
                 self.numbers = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")
             new.rename(new.with_name(f"present_{os.getpid()}"))
-        else:
-            self.numbers = numbers
 
     def _of_each(self) -> Iterator[t.Sequence[int]]:
-        if not self.folder:
+        if isinstance(self.numbers, array):  # In no file.
             yield self.numbers
-            return
-        for file in Path(self.folder).glob("present_*"):
+        for file in Path(self.folder).glob("present_*") if self.folder else ():
             with contextlib.suppress(FileNotFoundError):  # Another process has removed it.
                 if _lives(int(file.name.partition("_")[2])):
                     yield memoryview(file.read_bytes()).cast("q")
@@ -206,18 +227,27 @@ class Present(Collector):
                     file.unlink()
 
 
-class Durations(Collector):
-    """How long requests took: a histogram for each method, route and status.
+class Totals(Collector):
+    """What has been since the start: how long requests of each method, route and status took, and counters.
 
     A file is a row of records, one for each set of labels: how long its head is, the head (labels and bounds
     as JSON), and doubles: the sum of all seconds, and for each bound and for what is beyond them how many
-    requests took so long. A process locks its file for as long as it lives, and goes on where one that has
-    ended left off: what was counted stays, and there are never more files than processes at once.
+    requests took so long. Of a counter only the first is used. A process locks its file for as long as it
+    lives, and goes on where one that has ended left off: what was counted stays, and there are never more
+    files than processes at once.
     """
 
     def __init__(self, folder: str | None) -> None:
         self.folder = folder
+        self._forget()
+
+    def _forget(self) -> None:
+        self.file = -1
+        self.end = 0
+        self.places: dict[Labels, int] = {}
         self.known: dict[Labels, memoryview[float]] = {}
+        # What is in no file.
+        self.own: dict[Labels, memoryview[float]] = {}
 
     def observe(self, labels: Labels, seconds: float) -> None:
         """Count a request."""
@@ -225,12 +255,17 @@ class Durations(Collector):
         numbers[0] += seconds
         numbers[1 + bisect_left(SECONDS, seconds)] += 1
 
-    def collect(self) -> Iterator[HistogramMetricFamily]:
+    def count(self, counter: str) -> None:
+        """Add one to a counter."""
+        numbers = self.known.get((counter,)) or self._add((counter,))
+        numbers[0] += 1
+
+    def collect(self) -> Iterator[Metric]:
         """Add up the counts of every process there has been."""
-        seconds: defaultdict[Labels, float] = defaultdict(float)
+        sums: defaultdict[Labels, float] = defaultdict(float)
         buckets: defaultdict[Labels, defaultdict[float, float]] = defaultdict(lambda: defaultdict(float))
         for record in self._of_all():
-            seconds[record.labels] += record.numbers[0]
+            sums[record.labels] += record.numbers[0]
             for bound, count in zip((*record.bounds, math.inf), record.numbers[1:], strict=True):
                 buckets[record.labels][bound] += count
         # Its count is the number of requests: a counter beside it would say the same.
@@ -240,15 +275,18 @@ class Durations(Collector):
             labels=["method", "route", "status"],
         )
         for labels, counts in sorted(buckets.items()):
-            bounds = sorted(counts)
-            up_to = itertools.accumulate(counts[bound] for bound in bounds)
-            names = [floatToGoString(bound) for bound in bounds]  # type: ignore[no-untyped-call]
-            family.add_metric(labels, list(zip(names, up_to, strict=True)), seconds[labels])
+            if len(labels) > 1:
+                bounds = sorted(counts)
+                up_to = itertools.accumulate(counts[bound] for bound in bounds)
+                names = [floatToGoString(bound) for bound in bounds]  # type: ignore[no-untyped-call]
+                family.add_metric(labels, list(zip(names, up_to, strict=True)), sums[labels])
         yield family
+        for name, meaning in COUNTERS.items():
+            yield CounterMetricFamily(name, meaning, value=sums[name,])
 
     def begin(self) -> None:
         """Count in a file that no other process counts in."""
-        self.known, self.places, self.end = {}, {}, 0
+        self._forget()
         if self.folder:
             self.file = _open_unused(Path(self.folder))
             for record in _records(os.pread(self.file, os.fstat(self.file).st_size, 0)):
@@ -259,17 +297,25 @@ class Durations(Collector):
 
     def _add(self, labels: Labels) -> memoryview[float]:
         numbers = array("d", [0] * (1 + len(SECONDS) + 1))
-        if self.folder:
-            head = json.dumps([labels, SECONDS]).encode()
-            head += b" " * (-len(head) % 8)
-            os.ftruncate(self.file, self.end)  # A write that failed may have left a part.
-            os.write(self.file, struct.pack("q", len(head)) + head + numbers.tobytes())
-            self.places[labels] = self.end + 8 + len(head)
-            self.end = self.places[labels] + len(numbers) * 8
-            self._map()
-        else:
-            self.known[labels] = memoryview(numbers)
+        try:
+            if self.file >= 0:
+                self._write(labels, numbers)
+        except OSError as error:
+            log.error("%s is counted where nobody sees it: %s", " ".join(labels), error)
+        if labels not in self.known:
+            self.known[labels] = self.own.setdefault(labels, memoryview(numbers))
         return self.known[labels]
+
+    def _write(self, labels: Labels, numbers: array[float]) -> None:
+        head = json.dumps([labels, SECONDS]).encode()
+        head += b" " * (-len(head) % 8)
+        record = struct.pack("q", len(head)) + head + numbers.tobytes()
+        os.ftruncate(self.file, self.end)  # A write that failed may have left a part.
+        if os.write(self.file, record) < len(record):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.places[labels] = self.end + 8 + len(head)
+        self.end += len(record)
+        self._map()
 
     def _map(self) -> None:
         if self.places:
@@ -278,12 +324,11 @@ class Durations(Collector):
             self.known = {labels: whole[at : at + size].cast("d") for labels, at in self.places.items()}
 
     def _of_all(self) -> Iterator[Record]:
+        for labels, numbers in self.own.copy().items():
+            yield Record(labels, SECONDS, 0, numbers)
         if self.folder:
-            for file in Path(self.folder).glob("durations_*"):
+            for file in Path(self.folder).glob("totals_*"):
                 yield from _records(file.read_bytes())
-        else:
-            for labels, numbers in self.known.copy().items():
-                yield Record(labels, SECONDS, 0, numbers)
 
 
 class Record(t.NamedTuple):
@@ -311,7 +356,7 @@ def _records(data: bytes) -> Iterator[Record]:
 def _open_unused(folder: Path) -> int:
     """Open and lock the first file that no living process has; it stays open until the process ends."""
     for number in itertools.count():
-        file = os.open(folder / f"durations_{number}", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        file = os.open(folder / f"totals_{number}", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

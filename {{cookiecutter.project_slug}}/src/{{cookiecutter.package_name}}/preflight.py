@@ -9,11 +9,13 @@ Importing this module is the check: uWSGI does it by shared-import, gunicorn.con
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
 import sys
 import tempfile
 import traceback
+from pathlib import Path
 
 
 def _check() -> None:
@@ -44,10 +46,17 @@ def _try_to_build() -> int:
 
 
 def _make_room_for_metrics() -> None:
-    """Let all workers count into one folder; gunicorn.conf.py does it for gunicorn."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="metrics-")
+    """Let all workers of this master count into one folder; gunicorn.conf.py does it for gunicorn."""
+    # One that was there before uWSGI executed itself anew is used on, and what the user has named is not:
+    # the folder is removed at the end.
+    own = f"metrics-{os.getpid()}-"
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+    if not Path(folder).name.startswith(own):
+        folder = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=own)
+    # What is locked, systemd does not clean up. Source: tmpfiles.d(5).
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
 
 
 _check()
-if os.environ.get("METRICS_BIND") and "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+if "uwsgi" in sys.modules and os.environ.get("METRICS_BIND"):
     _make_room_for_metrics()

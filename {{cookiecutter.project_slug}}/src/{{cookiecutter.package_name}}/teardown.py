@@ -60,7 +60,7 @@ class SafeTeardown(Flask):
                 self.ensure_sync(function)(*args, **kwargs)
             except Exception:
                 if metrics := self.extensions.get("metrics"):
-                    metrics.teardown_failures.inc()
+                    metrics.count("teardown_failures")
                 self.logger.exception("the teardown %s failed", getattr(function, "__qualname__", function))
             except BaseException as raised:
                 fatal = raised

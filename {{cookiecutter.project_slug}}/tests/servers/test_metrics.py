@@ -6,10 +6,12 @@ truths, and a worker that ends takes its numbers with it.
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import os
 import signal
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -32,9 +34,14 @@ ANSWERED = 'http_request_duration_seconds_count{method="GET",route="/notes",stat
 
 
 @pytest.mark.parametrize("kind", MEASURED, ids=str)
-def test_every_request_is_counted_once_and_only_the_own_port_tells(kind: Kind, start: Start) -> None:
+def test_every_request_is_counted_once_and_only_the_own_port_tells(
+    kind: Kind, start: Start, project: Project
+) -> None:
+    project.provoke("counted")
     port = free_port()
-    server = start(kind, METRICS_BIND=f"127.0.0.1:{port}")
+    server = start(kind, METRICS_BIND=f"127.0.0.1:{port}", UNCOMMITTED_WORK="log")
+    for _ in range(6):
+        assert server.get("/counted").status == 200
     for _ in range(40):
         assert server.get("/notes?limit=1").status == 200
     server.get("/nowhere")
@@ -44,6 +51,9 @@ def test_every_request_is_counted_once_and_only_the_own_port_tells(kind: Kind, s
     assert numbers['http_request_duration_seconds_count{method="GET",route="none",status="404"}'] == 1
     assert numbers["http_requests_in_flight"] == 0
     assert numbers["db_pool_used"] == 0
+    assert numbers["uncommitted_work_total"] == 6
+    assert numbers["teardown_failures_total"] == 6
+    assert numbers["asked_total"] == 6
     assert server.get("/metrics").status == 404
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
         connection.request("GET", "/notes")
@@ -71,12 +81,20 @@ def test_a_worker_that_ends_leaves_its_counts_and_takes_its_present(
 
 
 @pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
-def test_no_file_is_left_behind(kind: Kind, start: Start, project: Project) -> None:
-    server = start(kind, METRICS_BIND=f"127.0.0.1:{free_port()}")
+def test_no_file_is_left_behind_and_nobody_elses_is_removed(
+    kind: Kind, start: Start, project: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "not ours").touch()
+    given = {"METRICS_BIND": f"127.0.0.1:{free_port()}", "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    server = start(kind, **given)
     server.get("/notes")
     wait_until(lambda: list(project.folder.glob("metrics-*/*")), "the request is counted")
+    (folder,) = project.folder.glob("metrics-*")
+    with pytest.raises(BlockingIOError):  # Then systemd-tmpfiles leaves it alone.
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     server.signal(signal.SIGTERM)
 
     assert server.wait() == 0
     assert not list(project.folder.glob("metrics-*"))
+    assert (tmp_path / "not ours").exists()
