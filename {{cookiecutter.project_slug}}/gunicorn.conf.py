@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
-import gc
 import importlib
 import math
 import os
@@ -153,10 +152,7 @@ def on_exit(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """End the master that this one replaces.
-
-    Keep what is loaded shared, too: the collector would write to every page of it in every worker.
-    """
+    """End the master that this one replaces, and tell how many connections its workers may open."""
     if server.master_pid:
         os.kill(server.master_pid, signal.SIGTERM)
     if not _settings.database_url.startswith("sqlite"):
@@ -167,8 +163,6 @@ def when_ready(server: Any) -> None:
             server.num_workers,
             each,
         )
-    gc.collect()
-    gc.freeze()
 
 
 # What the master ends its workers by, and Ctrl-C.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -16,7 +19,7 @@ from {{cookiecutter.package_name}}.db import db, engines_of, transaction
 from {{cookiecutter.package_name}}.settings import ConfigurationError
 
 from .conftest import SECRET, make_settings
-from .databases import Databases
+from .databases import PROJECT, Databases
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,18 @@ def test_the_factory_opens_no_connection_and_starts_no_thread(urls: list[str]) -
     assert pools
     assert all(isinstance(p, QueuePool) and p.checkedin() + p.checkedout() == 0 for p in pools)
     assert threading.active_count() == threads
+
+
+def test_the_collector_leaves_alone_what_is_loaded_once_and_goes_on(urls: list[str]) -> None:
+    code = "import gc, {{cookiecutter.package_name}}.wsgi;"
+    code += " print(gc.isenabled(), gc.get_freeze_count() > len(gc.get_objects()))"
+    given = {"DATABASE_URL": urls[0], "SECRET_KEY": SECRET, "PYTHONPATH": str(PROJECT / "src")}
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | given, capture_output=True, text=True, check=True
+    )
+
+    assert loaded.stdout == "True True\n"
 
 
 def test_the_factory_reads_the_environment_when_it_is_given_no_settings(

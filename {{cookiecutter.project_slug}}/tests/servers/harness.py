@@ -162,7 +162,8 @@ class Server:
             "TMPDIR": str(project.folder),
             "PYTHONUNBUFFERED": "1",
             "WEB_BIND": f"127.0.0.1:{self.port}",
-            "WEB_CONCURRENCY": "2",
+            # A proof that needs a second process asks for it: each loads the service, a third of a second.
+            "WEB_CONCURRENCY": "1",
             **kind.settings,
             **environment,
         }

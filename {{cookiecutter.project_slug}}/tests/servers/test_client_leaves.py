@@ -17,8 +17,7 @@ import pytest
 from .harness import Server, scaled, wait_until
 
 PROVOCATION = "streams"
-# One process, so that /state speaks of all there is.
-SETTINGS = {"WEB_CONCURRENCY": "1"}
+# The service is one process: /state speaks of all there is.
 CLEAN = {"context": False, "connections": 0, "sessions": 0}
 
 NOTE = json.dumps({"text": "sent and gone"}).encode()

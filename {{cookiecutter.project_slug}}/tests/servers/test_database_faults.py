@@ -104,7 +104,7 @@ def server(
     """Ways to serve, in turn, on the private server."""
     project = Project(tmp_path_factory.mktemp("project"))
     project.provoke("database_faults")
-    settings = {"DATABASE_URL": private.postgresql.migrated(), "SECRET_KEY": SECRET}
+    settings = {"DATABASE_URL": private.postgresql.migrated(), "SECRET_KEY": SECRET, "WEB_CONCURRENCY": "2"}
     with serving(project, request.param, settings) as server:
         yield server
 
@@ -278,7 +278,7 @@ def test_a_worker_killed_while_the_database_works_for_it_leaves_nothing_locked(
     kind: Kind, start: Start, project: Project, private: Private, pool: ThreadPoolExecutor
 ) -> None:
     project.provoke("database_faults")
-    server = start(kind, DATABASE_URL=private.postgresql.migrated())
+    server = start(kind, DATABASE_URL=private.postgresql.migrated(), WEB_CONCURRENCY="2")
     note = server.post("/notes", {"text": "as it was"})
     path = note.headers["Location"]
 

@@ -22,7 +22,7 @@ SHARED = [kind for kind in KINDS if kind.name != "gunicorn-sync"]
 @pytest.mark.parametrize("kind", SHARED, ids=str)
 def test_a_view_that_raises_ends_no_request_beside_it(kind: Kind, start: Start, project: Project) -> None:
     project.provoke("raising_views")
-    server = start(kind, WEB_CONCURRENCY="1")
+    server = start(kind)
 
     with ThreadPoolExecutor() as pool:
         others = [pool.submit(server.get, f"/hold/{number}") for number in range(3)]

@@ -97,7 +97,7 @@ def test_a_killed_worker_loses_its_own_requests_and_no_acknowledged_note(
     kind: Kind, start: Start, project: Project
 ) -> None:
     project.provoke("kills")
-    server = start(kind)
+    server = start(kind, WEB_CONCURRENCY="2")
     killed: set[int] = set()
     lost: set[int] = set()
 
@@ -129,7 +129,7 @@ def test_a_worker_that_hangs_is_replaced_and_what_it_had_begun_is_undone(
         project.append("gunicorn.conf.py", "\ntimeout = graceful_timeout = 3\n")
     # On SQLite all who write wait for the one that hangs. They must not count as hanging.
     project.replace(f"{PACKAGE}/db.py", '{"timeout": 5}', '{"timeout": 1}')
-    server = start(kind)
+    server = start(kind, WEB_CONCURRENCY="2")
     note = server.post("/notes", {"text": "as it was"})
     path = note.headers["Location"]
     lost: set[int] = set()

@@ -124,7 +124,7 @@ def test_a_reload_serves_the_new_code_and_fails_no_request(
     kind: Kind, settings: dict[str, str], start: Start, project: Project
 ) -> None:
     project.provoke("versioned")
-    server = start(kind, **settings)
+    server = start(kind, WEB_CONCURRENCY="2", **settings)
 
     with clients_of(server) as clients:
         project.replace("src/versioned.py", OLD, NEW)
@@ -142,7 +142,7 @@ def test_a_reload_to_broken_code_is_refused_with_the_reason(
     kind: Kind, settings: dict[str, str], start: Start, project: Project
 ) -> None:
     project.provoke("versioned")
-    server = start(kind, **settings)
+    server = start(kind, WEB_CONCURRENCY="2", **settings)
 
     with clients_of(server) as clients:
         project.append(f"{PACKAGE}/app.py", "\nraise RuntimeError(3 * 7)\n")
@@ -159,14 +159,14 @@ def test_the_reload_command_signals_nothing_but_a_servers_first_process(
     kind: Kind, start: Start, project: Project
 ) -> None:
     server = start(kind)
-    wait_until(lambda: len(server.processes()) == 3, "both workers were forked")
-    first, *workers = server.processes()
+    wait_until(lambda: len(server.processes()) == 2, "the worker was forked")
+    first, worker = server.processes()
     # What started the server knows its name, too: `make serve`, or an editor that has its configuration open.
     other = subprocess.Popen([sys.executable, "-c", "input()", *kind.command], stdin=subprocess.PIPE)
     try:
         for process, reason in (
             (str(other.pid), f"process {other.pid} is no gunicorn and no uWSGI"),
-            *((str(worker), f"is a worker, the server's first process is {first}") for worker in workers),
+            (str(worker), f"is a worker, the server's first process is {first}"),
             ("1x", "usage: bin/reload PID"),
             ("0", "usage: bin/reload PID"),
             (str(2**22 + 1), "cannot be signalled"),
@@ -179,7 +179,7 @@ def test_the_reload_command_signals_nothing_but_a_servers_first_process(
         other.kill()
         other.communicate()
 
-    assert server.processes() == [first, *workers]
+    assert server.processes() == [first, worker]
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
@@ -188,7 +188,7 @@ def test_a_signal_alone_does_not_take_gunicorn_to_broken_code(
     kind: Kind, settings: dict[str, str], number: signal.Signals, start: Start, project: Project
 ) -> None:
     project.provoke("versioned")
-    server = start(kind, **settings)
+    server = start(kind, WEB_CONCURRENCY="2", **settings)
 
     with clients_of(server) as clients:
         project.append(f"{PACKAGE}/app.py", "\nraise RuntimeError(3 * 7)\n")
@@ -221,7 +221,7 @@ def test_workers_that_are_recycled_fail_no_request(kind: Kind, start: Start, pro
         project.replace("uwsgi.ini", "max-requests = 10000", f"max-requests = {count}")
         project.replace("uwsgi.ini", "max-requests-delta = 2000\n", "")
         project.append("uwsgi.ini", "min-worker-lifetime = 1\n")
-    server = start(kind)
+    server = start(kind, WEB_CONCURRENCY="2")
 
     with clients_of(server) as clients:
         wait_until(lambda: len({answer["process"] for answer in clients.answers}) > 4, "workers are recycled")
@@ -234,7 +234,7 @@ def test_a_restart_behind_a_socket_that_stays_open_fails_no_request(
     kind: Kind, project: Project, database_url: str
 ) -> None:
     project.provoke("versioned")
-    settings = {"DATABASE_URL": database_url, "SECRET_KEY": SECRET}
+    settings = {"DATABASE_URL": database_url, "SECRET_KEY": SECRET, "WEB_CONCURRENCY": "2"}
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         first = Server(project, activated(kind, listener), settings, listener)
         second = None

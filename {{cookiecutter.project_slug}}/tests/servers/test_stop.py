@@ -22,7 +22,7 @@ def test_sigterm_answers_the_request_in_flight_and_ends_with_0(
     kind: Kind, start: Start, project: Project
 ) -> None:
     project.provoke("slow_view")
-    server = start(kind)
+    server = start(kind, WEB_CONCURRENCY="2")
 
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(server.get, "/slow")
@@ -40,7 +40,7 @@ def test_a_request_on_a_kept_connection_is_answered_and_the_connection_closed(
     kind: Kind, start: Start, project: Project
 ) -> None:
     project.provoke("slow_view")
-    server = start(kind, WEB_CONCURRENCY="1")
+    server = start(kind)
     kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
     kept.request("GET", "/livez")
     assert kept.getresponse().read()
@@ -61,7 +61,7 @@ def test_a_request_on_a_kept_connection_is_answered_and_the_connection_closed(
 
 
 def test_ctrl_c_ends_an_idle_server_with_0(kind: Kind, start: Start) -> None:
-    server = start(kind)
+    server = start(kind, WEB_CONCURRENCY="2")
 
     server.signal(signal.SIGINT)
 
@@ -87,7 +87,7 @@ def test_a_worker_that_is_told_to_end_as_it_is_forked_ends(
     kind: Kind, number: signal.Signals, start: Start, project: Project
 ) -> None:
     project.append("gunicorn.conf.py", "import contextlib, pathlib" + TOLD_TO_END.format(number=int(number)))
-    server = start(kind)
+    server = start(kind, WEB_CONCURRENCY="2")
 
     told = int(str((project.folder / "told").readlink()))
 

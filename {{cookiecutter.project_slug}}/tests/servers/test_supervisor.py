@@ -145,7 +145,7 @@ def test_code_that_breaks_later_ends_the_server_and_serves_when_it_is_mended(
 def test_gunicorn_goes_on_with_the_code_it_has_loaded_when_that_breaks_later(
     kind: Kind, supervise: Supervise, project: Project
 ) -> None:
-    supervisor = supervise(kind)
+    supervisor = supervise(kind, WEB_CONCURRENCY="2")
     server = supervisor.server
     wait_until(lambda: server.is_serving() and len(server.processes()) == 3, "two workers serve")
 

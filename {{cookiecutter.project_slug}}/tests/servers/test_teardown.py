@@ -14,8 +14,7 @@ import pytest
 from .harness import SCALE, Server, scaled, wait_until
 
 PROVOCATION = "raising_teardowns"
-# One process, so that /state speaks of all there is.
-SETTINGS = {"WEB_CONCURRENCY": "1"}
+# The service is one process: /state speaks of all there is.
 CLEAN = {"contexts": 0, "sessions": 0, "connections": 0}
 
 REGISTERED = ["blueprint", "request", "context", "request_signal", "context_signal"]
