@@ -21,7 +21,7 @@ from .. import databases
 from ..servers import harness
 from ..servers.harness import Kind, Server, wait_until
 from ..servers.test_database_faults import Private, private_server
-from .conftest import Start, gunicorn, uwsgi
+from .conftest import PYTHONPATH, Start, gunicorn, uwsgi
 
 
 @pytest.fixture
@@ -156,6 +156,15 @@ def test_a_chunked_body_arrives_empty_under_uwsgi(start: Start) -> None:
     assert server.send("POST", "/notes", iter([b"all of it"])).status == 201
 
     assert texts(server) == [""]
+
+
+def test_post_buffering_drops_a_body_that_no_file_can_be_made_for(start: Start) -> None:
+    server = start(replace(uwsgi("--post-buffering 8192"), settings=PYTHONPATH | {"TMPDIR": "/nowhere"}))
+
+    with pytest.raises(ConnectionError):
+        server.send("POST", "/notes", b"x" * 9000)
+
+    assert "uwsgi_tmpfile()" in server.log
 
 
 def test_a_stream_that_nobody_closes_leaves_its_context_on_the_thread(start: Start) -> None:
