@@ -80,8 +80,8 @@ class Project:
         (self.folder / path).write_text(text.replace(old, new))
 
     def provoke(self, module: str) -> None:
-        """Serve what a module beside this one adds to the application, at the end of wsgi.py."""
-        shutil.copy(Path(__file__).with_name(f"{module}.py"), self.folder / "src")
+        """Serve what a module of `provocations` adds to the application, at the end of wsgi.py."""
+        shutil.copy(Path(__file__).with_name("provocations") / f"{module}.py", self.folder / "src")
         self.append(f"{PACKAGE}/wsgi.py", f"\nimport {module}  # noqa\n{module}.add_to(app)\n")
 
 
