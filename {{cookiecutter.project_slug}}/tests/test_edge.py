@@ -177,8 +177,8 @@ def test_a_log_that_cannot_be_written_fails_no_request(
 
 
 def test_no_line_goes_into_the_file_that_has_the_number_of_a_closed_stderr(tmp_path: Path) -> None:
-    code = "import sys; from {{cookiecutter.package_name}} import logs; file = open(sys.argv[1], 'w');"
-    code += " assert file.fileno() == 2; logs.write('a line')"
+    code = "import sys; from {{cookiecutter.package_name}} import logs;"
+    code += " file = open(sys.argv[1], 'w'); assert file.fileno() == 2; logs.write('a line')"
     own = tmp_path / "own"
     closed = ["sh", "-c", 'exec "$0" "$@" 2>&-', sys.executable, "-c", code, str(own)]
 
