@@ -7,6 +7,7 @@ log nor uWSGI's escapes what comes from outside.
 from __future__ import annotations
 
 import json
+import re
 import signal
 from typing import Any
 
@@ -54,9 +55,11 @@ def test_the_log_is_json_from_the_first_line_to_the_last(kind: Kind, start: Star
     assert any("a bug in a view" in line.get("exception", "") for line in about)
 
 
-def test_people_read_text(kind: Kind, start: Start) -> None:
+def test_people_read_text(kind: Kind, start: Start, project: Project) -> None:
+    project.provoke("raising_views")
     server = start(kind, APP_ENV="development")
     server.get("/notes")
+    server.get("/raise")
 
-    wait_until(lambda: "GET /notes 200" in server.log, "the request has its line")
-    assert '"logger": "access"' not in server.log
+    for line in (r"\d\d:\d\d:\d\d GET /notes 200 ", "RuntimeError: a bug in a view$"):
+        wait_until(lambda: re.search(f"^{line}", server.log, re.MULTILINE), f"the log has {line}")  # noqa: B023
