@@ -23,6 +23,7 @@ OPTIONS = dict(re.split(r"\s*=\s*", line, maxsplit=1) for line in LINES if re.ma
         ("reload-on-exception", "ends the other threads' requests, and leaves their locks held"),
         ("thunder-lock", "keeps the threads of an idle worker from ending when it is replaced"),
         ("http11-socket", "ignores Connection: close"),
+        ("post-buffering", "puts a body into a file, however long it is, before the service can refuse it"),
     ],
 )
 def test_no_option_is_used_that_does_harm(option: str, harm: str) -> None:
