@@ -83,7 +83,8 @@ def test_a_body_that_is_far_too_long_is_refused_before_it_is_sent(server: Server
 def test_a_body_longer_than_allowed_is_refused_with_413(server: Server) -> None:
     before = texts(server)
     headers = {"Content-Type": "application/json"}
-    long = b'{"text": "' + b"x" * LONGEST + b'"}'
+    # More than sockets hold: where the rest of it is not read, a reset takes the place of the answer.
+    long = b'{"text": "' + b"x" * (4 * LONGEST) + b'"}'
     # A note that would be valid if only what is allowed were read.
     padded = b'{"text": "x"}'.ljust(LONGEST)
 
