@@ -194,6 +194,20 @@ def test_of_changes_at_the_same_time_some_are_lost_without_an_error(start: Start
     wait_until(is_one_lost, "a change is lost")
 
 
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside others"])
+def test_harakiri_forgets_a_request_that_hangs_when_another_one_ends(alone: bool, start: Start) -> None:
+    server = start(uwsgi("--threads 2 --harakiri 1"))
+
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(server.get, "/slow")
+        wait_until(lambda: "slow has begun" in server.log, "the request is in flight")
+        while not (slow.done() or alone):
+            server.get("/livez")
+
+    assert bool(slow.exception()) is alone
+    assert ("HARAKIRI" in server.log) is alone
+
+
 def test_reload_on_exception_drops_the_requests_beside_it_and_their_locks_stay(
     start: Start, tmp_path: Path
 ) -> None:

@@ -79,6 +79,14 @@ class Project:
         assert old in text, f"{path} has no {old!r}"
         (self.folder / path).write_text(text.replace(old, new))
 
+    def recycle(self, kind: Kind, count: int) -> None:
+        """Replace each worker after so many requests."""
+        if kind is UWSGI:
+            self.replace("uwsgi.ini", "max-requests = 10000", f"max-requests = {count}")
+            self.replace("uwsgi.ini", "max-requests-delta = 2000", "min-worker-lifetime = 1")
+        else:
+            self.append("gunicorn.conf.py", f"\nmax_requests = {count}\nmax_requests_jitter = 0\n")
+
     def provoke(self, module: str) -> None:
         """Serve what a module of `provocations` adds to the application, at the end of wsgi.py."""
         shutil.copy(Path(__file__).with_name("provocations") / f"{module}.py", self.folder / "src")

@@ -129,7 +129,8 @@ def test_a_worker_that_hangs_is_replaced_and_what_it_had_begun_is_undone(
         project.append("gunicorn.conf.py", "\ntimeout = graceful_timeout = 3\n")
     # On SQLite all who write wait for the one that hangs. They must not count as hanging.
     project.replace(f"{PACKAGE}/db.py", '{"timeout": 5}', '{"timeout": 1}')
-    server = start(kind, WEB_CONCURRENCY="2")
+    # uWSGI's threads share a deadline, and who ends a request clears it: none that is stopped sets it again.
+    server = start(kind, WEB_CONCURRENCY="2", **({"WEB_THREADS": "1"} if stopped else {}))
     note = server.post("/notes", {"text": "as it was"})
     path = note.headers["Location"]
     lost: set[int] = set()
@@ -148,6 +149,47 @@ def test_a_worker_that_hangs_is_replaced_and_what_it_had_begun_is_undone(
     assert changed.status == 200, "its row is still locked"
     ledger.acknowledged.append("changed")
     assert_only_these_were_lost(lost, ledger, server)
+
+
+# A sync worker that waits is one that hangs; gunicorn's pywsgi worker counts no requests.
+@pytest.mark.parametrize(
+    "kind", [kind for kind in WITH_WORKERS if kind.name.endswith(("gthread", "gevent", "uwsgi"))], ids=str
+)
+def test_a_request_that_never_ends_costs_no_other_and_goes_with_its_recycled_worker(
+    kind: Kind, start: Start, project: Project
+) -> None:
+    project.provoke("kills")
+    project.recycle(kind, scaled(50))
+    if kind is UWSGI:
+        project.replace("uwsgi.ini", "worker-reload-mercy = 25", "worker-reload-mercy = 3")
+    else:
+        project.append("gunicorn.conf.py", "timeout = graceful_timeout = 3\n")
+    server = start(kind, WEB_CONCURRENCY="2")
+
+    with eight_clients(server) as ledger, ThreadPoolExecutor() as pool:
+        waiting = pool.submit(server.post, "/wait", {})
+        (worker,) = wait_until(lambda: workers(project, "waiting"), "a request waits")
+        wait_until(lambda: is_gone(worker, set(), server), "its worker ends")
+        served = len(ledger.acknowledged)
+        wait_until(lambda: len(ledger.acknowledged) > served + 8, "the others serve")
+
+    assert waiting.exception()
+    assert_only_these_were_lost(set(), ledger, server)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WITH_WORKERS if kind is UWSGI], ids=str)
+def test_a_worker_of_uwsgi_is_replaced_when_each_of_its_threads_waits(
+    kind: Kind, start: Start, project: Project
+) -> None:
+    project.provoke("kills")
+    project.replace("uwsgi.ini", "harakiri = 60", "harakiri = 2")
+    server = start(kind)
+
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(server.post, "/wait", {}) for _ in range(4)]
+
+    assert all(isinstance(request.exception(), ConnectionError) for request in waiting)
+    assert server.get("/livez").status == 200
 
 
 def assert_only_these_were_lost(ports: set[int], ledger: Ledger, server: Server) -> None:

@@ -26,7 +26,6 @@ from .harness import (
     PACKAGE,
     PATIENCE,
     SCALE,
-    UWSGI,
     WITH_WORKERS,
     Kind,
     Project,
@@ -215,12 +214,7 @@ def test_a_process_that_its_supervisor_watches_is_not_replaced(kind: Kind, start
 def test_workers_that_are_recycled_fail_no_request(kind: Kind, start: Start, project: Project) -> None:
     project.provoke("versioned")
     # As often in each run: a worker that has just been replaced is not ready at once.
-    count = scaled(100)
-    project.append("gunicorn.conf.py", f"\nmax_requests = {count}\nmax_requests_jitter = 0\n")
-    if kind is UWSGI:
-        project.replace("uwsgi.ini", "max-requests = 10000", f"max-requests = {count}")
-        project.replace("uwsgi.ini", "max-requests-delta = 2000\n", "")
-        project.append("uwsgi.ini", "min-worker-lifetime = 1\n")
+    project.recycle(kind, scaled(100))
     server = start(kind, WEB_CONCURRENCY="2")
 
     with clients_of(server) as clients:

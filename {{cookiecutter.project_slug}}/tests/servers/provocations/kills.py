@@ -1,9 +1,10 @@
-"""A view that hangs in the middle of its transaction; and a list of the processes that serve."""
+"""A view that hangs in the middle of its transaction, one that waits; and a list of who serves."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from pathlib import Path
 
 from flask import Flask
@@ -14,13 +15,16 @@ from {{cookiecutter.package_name}}.notes.models import Note
 
 
 def add_to(app: Flask) -> None:
-    """Serve /hang. Every process leaves a file named for its pid in `workers`, and in `hanging` there."""
+    """Serve /hang and /wait. A process leaves a file named for its pid in `workers`, `hanging`, `waiting`."""
     folder = Path.cwd()
 
+    def leave_pid(place: str) -> None:
+        (folder / place).mkdir(exist_ok=True)
+        (folder / place / str(os.getpid())).touch()
+
     @app.before_request
-    def leave_pid() -> None:
-        (folder / "workers").mkdir(exist_ok=True)
-        (folder / "workers" / str(os.getpid())).touch()
+    def serve() -> None:
+        leave_pid("workers")
 
     @app.post("/hang/<int:note_id>")
     def hang(note_id: int) -> str:
@@ -28,8 +32,14 @@ def add_to(app: Flask) -> None:
             note = session.get_one(Note, note_id, with_for_update=True)
             service.change_note(session, note, "half done")
             service.add_note(session, "half done")
-            (folder / "hanging").mkdir()
-            (folder / "hanging" / str(os.getpid())).touch()
+            leave_pid("hanging")
             # As an extension in C does it that keeps the interpreter to itself: no other thread runs.
             ctypes.PyDLL(None).sleep(60)
         return "done"
+
+    @app.post("/wait")
+    def wait() -> str:
+        leave_pid("waiting")
+        # As who asks another service without a timeout.
+        threading.Event().wait(60)
+        return "waited"
