@@ -26,10 +26,10 @@ def gunicorn(*options: str, module: str = "naive") -> Kind:
     return Kind(f"{module}-gunicorn", ("sh", "-c", command), PYTHONPATH, "gunicorn")
 
 
-def uwsgi(*options: str) -> Kind:
-    """Return the way to serve the naive service by uWSGI."""
-    command = f'exec uwsgi --http-socket "$WEB_BIND" --module naive:app --master {" ".join(options)}'
-    return Kind("naive-uwsgi", ("sh", "-c", command), PYTHONPATH, "pyuwsgi")
+def uwsgi(*options: str, module: str = "naive") -> Kind:
+    """Return the way to serve a module by uWSGI."""
+    command = f'exec uwsgi --http-socket "$WEB_BIND" --module {module}:app --master {" ".join(options)}'
+    return Kind(f"{module}-uwsgi", ("sh", "-c", command), PYTHONPATH, "pyuwsgi")
 
 
 @pytest.fixture
