@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import functools
 import importlib
 import math
 import os
@@ -16,6 +17,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,10 @@ if worker_class == "gevent_pywsgi":
     _ggevent = importlib.import_module("gunicorn.workers.ggevent")
     _keepalive = importlib.import_module("{{cookiecutter.package_name}}.keepalive")
     _ggevent.GeventPyWSGIWorker.wsgi_handler = _keepalive.closing(_ggevent.PyWSGIHandler)
+    # It would write what it thinks of a malformed request to stderr, as it stands.
+    _ggevent.GeventPyWSGIWorker.server_class = staticmethod(
+        functools.partial(_ggevent.PyWSGIServer, error_log=_logs.of_pywsgi())
+    )
 workers = _settings.web_concurrency or min(2 * _cpus() + 1, 9)
 # gunicorn would make gthread of a sync worker that has threads.
 threads = _settings.web_threads if worker_class == "gthread" else 1
@@ -133,6 +139,15 @@ def on_starting(server: Any) -> None:
     """
     if not preload_app:
         importlib.import_module("{{cookiecutter.package_name}}.preflight")
+    # A fork copies greenlets, and no threads: what one was to do, nobody does.
+    early = threading.enumerate() if preload_app and not worker_class.startswith("gevent") else []
+    for thread in early:
+        if thread is not threading.main_thread():
+            server.log.warning(
+                "%s was started while the service was loaded, and runs in no worker:"
+                " start it with the first request",
+                thread.name,
+            )
     server.handle_hup = server.handle_usr2 = lambda: _roll(server)
     os.register_at_fork(after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS))
 

@@ -10,7 +10,6 @@ from gevent import monkey
 # Before every other import: psycopg chooses how it waits when it is imported.
 monkey.patch_all()
 
-import logging  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -21,6 +20,7 @@ from gevent.pywsgi import WSGIHandler, WSGIServer  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
+from {{cookiecutter.package_name}} import logs  # noqa: E402
 from {{cookiecutter.package_name}}.keepalive import closing  # noqa: E402
 from {{cookiecutter.package_name}}.settings import load_or_exit, tcp_address  # noqa: E402
 from {{cookiecutter.package_name}}.wsgi import app  # noqa: E402
@@ -47,7 +47,7 @@ def serve(address: str) -> WSGIServer:
         spawn=Pool(1000),  # Only a pool is waited for at the end.
         handler_class=closing(WSGIHandler),
         log=None,
-        error_log=logging.getLogger("pywsgi"),
+        error_log=logs.of_pywsgi(),
     )
 
 

@@ -158,6 +158,15 @@ def test_a_chunked_body_arrives_empty_under_uwsgi(start: Start) -> None:
     assert texts(server) == [""]
 
 
+def test_uwsgi_drops_a_request_with_a_long_cookie(start: Start) -> None:
+    server = start(uwsgi())
+
+    with pytest.raises(ConnectionError):
+        server.send("GET", "/livez", headers={"Cookie": "a=" + "x" * 8000})
+
+    server.wait_for_log("invalid HTTP request size (max 4096)...skip")
+
+
 def test_post_buffering_drops_a_body_that_no_file_can_be_made_for(start: Start) -> None:
     server = start(replace(uwsgi("--post-buffering 8192"), settings=PYTHONPATH | {"TMPDIR": "/nowhere"}))
 

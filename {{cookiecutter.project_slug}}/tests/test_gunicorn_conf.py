@@ -15,6 +15,7 @@ from gunicorn.config import KNOWN_SETTINGS
 
 from .conftest import SECRET
 from .databases import PROJECT
+from .servers.harness import GUNICORN, Project, serving
 
 CONFIG = PROJECT / "gunicorn.conf.py"
 ENVIRONMENT = {"DATABASE_URL": "sqlite:///notes.db", "SECRET_KEY": SECRET}
@@ -52,6 +53,15 @@ def test_gunicorn_accepts_it() -> None:
     done = run([str(Path(sys.executable).with_name("gunicorn")), "--check-config"])
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_service_leaves_nothing_in_the_home_of_its_user(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project")
+    home = tmp_path / "home"
+    home.mkdir()
+
+    with serving(project, GUNICORN[0], ENVIRONMENT | {"HOME": str(home)}):
+        assert [*home.iterdir()] == []
 
 
 def test_a_stop_fits_into_the_deadline_of_supervisors(names: dict[str, Any]) -> None:

@@ -61,6 +61,13 @@ def configure(level: str, style: str) -> None:
     logging.getLogger("alembic.runtime.plugins").setLevel("WARNING")  # It greets with seven lines.
 
 
+def of_pywsgi() -> t.Any:
+    """Return what pywsgi tells of clients that send no HTTP: theirs is the error, so it is a warning."""
+    from gevent.pywsgi import LoggingLogAdapter
+
+    return LoggingLogAdapter(logging.getLogger("pywsgi"), logging.WARNING)
+
+
 def utc(seconds: float) -> str:
     """Return a moment since the epoch as RFC 3339 writes it, with milliseconds."""
     global _last_second
