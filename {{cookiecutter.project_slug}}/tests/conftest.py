@@ -22,7 +22,8 @@ from . import databases
 from .databases import Databases, PostgreSQL, SQLite
 
 # It is about what only a server on the other side of a network can do.
-collect_ignore = [] if "postgresql" in databases.names() else ["test_deadline.py"]
+ABOUT_POSTGRESQL = ["test_deadline.py", "test_migration_locks.py"]
+collect_ignore = [] if "postgresql" in databases.names() else ABOUT_POSTGRESQL
 
 SECRET = "a key for tests that is long enough"  # noqa: S105
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import NullPool, create_engine, make_url, text
 
 PROJECT = Path(__file__).parents[1]
@@ -110,6 +111,17 @@ def alembic_config(url: str) -> Config:
 def migrate(url: str, revision: str = "head") -> None:
     """Bring a database to a revision."""
     command.upgrade(alembic_config(url), revision)
+
+
+def with_a_migration(source: str, folder: Path, url: str) -> Config:
+    """Return a configuration with one migration more, in which BEFORE is the newest revision there is."""
+    newest = ScriptDirectory(str(PROJECT / "migrations")).get_current_head()
+    shutil.copy(PROJECT / "pyproject.toml", folder)
+    shutil.copytree(PROJECT / "migrations", folder / "migrations")
+    (folder / "migrations" / "versions" / "zzzz.py").write_text(source.replace("BEFORE", repr(newest)))
+    config = Config(toml_file=folder / "pyproject.toml")
+    config.attributes["database_url"] = url
+    return config
 
 
 def names() -> list[str]:

@@ -35,6 +35,7 @@ KEPT_BY_PROXY = {"deploy/nginx/gunicorn.conf": r"^    keepalive_timeout "}
 BODY = {"deploy/nginx/*.conf": r"client_max_body_size "}
 HEADER_OF_PROXY = {"deploy/nginx/*.conf": r"large_client_header_buffers \d+ "}
 HEADER_OF_SERVER = {"gunicorn.conf.py": r"^limit_request_line = ", "uwsgi.ini": r"^buffer-size = "}
+MIGRATION = {"migrations/env.py": r"^LOCK_TIMEOUT = "}
 CHECK = {"Dockerfile": r"HTTPConnection\(.*timeout="}
 CHECKER = {"Dockerfile": r"--timeout="}
 PORT = {
@@ -78,6 +79,12 @@ def test_a_statement_ends_before_its_request_and_a_request_before_its_proxy_give
 
     assert_order(statement, numbers(HARAKIRI, PROXY))
     assert_order(numbers(HARAKIRI), numbers(PROXY))
+
+
+def test_a_statement_has_more_patience_than_the_migration_that_it_waits_for() -> None:
+    statement = {"DATABASE_TIMEOUT": Settings.model_fields["database_timeout"].default}
+
+    assert_order(numbers(MIGRATION), statement)
 
 
 def test_a_kept_connection_is_closed_by_the_proxy_and_not_under_its_request() -> None:

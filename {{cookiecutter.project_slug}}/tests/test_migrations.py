@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -16,14 +15,13 @@ from pathlib import Path
 
 import pytest
 from alembic import command
-from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, NullPool, create_engine, event, inspect, make_url, text
 
 from {{cookiecutter.package_name}}.health import heads
 
 from .conftest import SECRET
-from .databases import PROJECT, Databases, alembic_config, migrate
+from .databases import PROJECT, Databases, alembic_config, migrate, with_a_migration
 
 SCRIPTS = ScriptDirectory(str(PROJECT / "migrations"))
 
@@ -176,7 +174,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "zzzz"
-down_revision = "BEFORE"
+down_revision = BEFORE
 
 
 def upgrade():
@@ -186,23 +184,12 @@ def upgrade():
 """
 
 
-def with_a_migration_that_fails(folder: Path, url: str) -> Config:
-    """Return a configuration whose newest migration makes a table and then fails."""
-    shutil.copy(PROJECT / "pyproject.toml", folder)
-    shutil.copytree(PROJECT / "migrations", folder / "migrations")
-    failing = FAILING.replace("BEFORE", SCRIPTS.get_current_head() or "")
-    (folder / "migrations" / "versions" / "zzzz_fails.py").write_text(failing)
-    config = Config(toml_file=folder / "pyproject.toml")
-    config.attributes["database_url"] = url
-    return config
-
-
 # SQLite is upgraded in one transaction, PostgreSQL in one for each migration.
 LEFT = {"postgresql": SCRIPTS.get_current_head(), "sqlite": None}
 
 
 def test_a_migration_that_fails_leaves_nothing_of_itself(url: str, tmp_path: Path) -> None:
-    config = with_a_migration_that_fails(tmp_path, url)
+    config = with_a_migration(FAILING, tmp_path, url)
 
     with pytest.raises(ArithmeticError, match="it fails"):
         command.upgrade(config, "head")
@@ -220,7 +207,7 @@ def test_an_upgrade_that_fails_keeps_the_data(each_databases: Databases, tmp_pat
         connection.execute(text("INSERT INTO kept VALUES (1)"))
 
     with pytest.raises(ArithmeticError, match="it fails"):
-        command.upgrade(with_a_migration_that_fails(tmp_path, url), "head")
+        command.upgrade(with_a_migration(FAILING, tmp_path, url), "head")
 
     with engine_on(url) as engine, engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM kept")) == 1
