@@ -15,22 +15,17 @@ from .harness import WITH_WORKERS, Kind, Project, wait_until
 
 
 @pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
-def test_a_thread_that_is_writing_to_the_log_at_the_fork_keeps_no_request_waiting(
+def test_a_thread_from_before_the_fork_keeps_nobody_waiting_and_no_worker_draws_anothers_numbers(
     kind: Kind, start: Start, project: Project
 ) -> None:
     project.provoke("early_thread")
     # A further thread may be taken for the one that has the lock: what told them apart, the fork has freed.
-    server = start(kind, WEB_THREADS="1")
+    server = start(kind, WEB_THREADS="1", WEB_CONCURRENCY="2")
 
     assert server.get("/log").status == 200
     warned = "Thread-1 (write) was started while the service was loaded, and runs in no worker" in server.log
     assert warned is (kind.name in {"gunicorn-gthread", "gunicorn-sync"})
 
-
-@pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
-def test_no_two_workers_draw_the_same_number(kind: Kind, start: Start, project: Project) -> None:
-    project.provoke("early_thread")
-    server = start(kind, WEB_CONCURRENCY="2")
     draws: list[dict[str, float]] = []
 
     def have_both_drawn() -> bool:
@@ -39,5 +34,4 @@ def test_no_two_workers_draw_the_same_number(kind: Kind, start: Start, project: 
         return len({draw["worker"] for draw in draws}) == 2
 
     wait_until(have_both_drawn, "both workers draw")
-
-    assert len({draw["number"] for draw in draws}) == len(draws)
+    assert len({draw["number"] for draw in draws}) == len(draws), "workers draw the same numbers"
