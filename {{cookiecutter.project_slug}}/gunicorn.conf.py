@@ -208,3 +208,13 @@ def post_worker_init(worker: Any) -> None:
     """
     faulthandler.disable()
     faulthandler.enable()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Let no signal break into the end of a worker, as a traceback.
+
+    Ctrl-C comes from the terminal, and once more from the master.
+    """
+    if os.getpid() == worker.pid:  # The master asks for this, too, when it finds that one has ended.
+        for number in _ENDS:
+            signal.signal(number, signal.SIG_IGN)

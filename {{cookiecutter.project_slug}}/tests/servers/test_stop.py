@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from .conftest import Start
-from .harness import GUNICORN, KINDS, PATIENCE, SCALE, Kind, Project, wait_until
+from .harness import GUNICORN, KINDS, PACKAGE, PATIENCE, SCALE, Kind, Project, wait_until
 
 # gunicorn's thread worker keeps its own connections for a moment, and the others know none that is kept.
 KEEPING = [kind for kind in KINDS if kind.needs == "gevent" or "gevent" in kind.name]
@@ -66,6 +66,21 @@ def test_ctrl_c_ends_an_idle_server_with_0(kind: Kind, start: Start) -> None:
     server.signal(signal.SIGINT)
 
     assert server.wait() == 0, server.log
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("kind", GUNICORN, ids=str)
+def test_a_signal_that_comes_while_a_worker_ends_is_no_traceback(
+    kind: Kind, start: Start, project: Project
+) -> None:
+    again = "\nimport atexit, os, signal\natexit.register(lambda: os.kill(os.getpid(), signal.SIGQUIT))\n"
+    project.append(f"{PACKAGE}/wsgi.py", again)
+    server = start(kind)
+
+    server.signal(signal.SIGINT)
+
+    assert server.wait() == 0, server.log
+    assert "Worker exiting" in server.log
     assert "Traceback" not in server.log
 
 
