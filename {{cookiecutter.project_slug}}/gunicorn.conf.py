@@ -208,6 +208,15 @@ def post_worker_init(worker: Any) -> None:
     """
     faulthandler.disable()
     faulthandler.enable()
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, functools.partial(_quit_once, signal.getsignal(number)))
+
+
+def _quit_once(handler: Any, *signalled: Any) -> None:
+    """Take Ctrl-C once: it comes from the master, too, and gthread would wait for a lock that it holds."""
+    for number in _ENDS:
+        signal.signal(number, signal.SIG_IGN)
+    handler(*signalled)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
