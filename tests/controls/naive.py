@@ -85,7 +85,7 @@ def echo(number):
 def leave():
     g.leaving = True
     add()
-    db.session.execute(text("SELECT 1"))
+    db.session.execute(text("SELECT pg_sleep(0.2)"))
     return "left"
 
 
