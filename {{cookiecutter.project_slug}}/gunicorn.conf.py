@@ -201,29 +201,18 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Print the stacks of all threads when gunicorn aborts a worker that hangs.
-
-    gunicorn has replaced the handler that PYTHONFAULTHANDLER set, and enable() alone would not
-    set it again.
-    """
+    """Print the stacks of all threads when gunicorn aborts a worker that hangs, and let Ctrl-C end each."""
+    # gunicorn has replaced the handler of PYTHONFAULTHANDLER, and enable() alone would not set it again.
     faulthandler.disable()
     faulthandler.enable()
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, functools.partial(_quit_once, signal.getsignal(number)))
-
-
-def _quit_once(handler: Any, *signalled: Any) -> None:
-    """Take Ctrl-C once: it comes from the master, too, and gthread would wait for a lock that it holds."""
-    for number in _ENDS:
-        signal.signal(number, signal.SIG_IGN)
-    handler(*signalled)
+    if worker_class == "gthread":
+        # Its own handler would first wait for its pool's lock, which the worker may hold as the signal comes.
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, super(type(worker), worker).handle_quit)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Let no signal break into the end of a worker, as a traceback.
-
-    Ctrl-C comes from the terminal, and once more from the master.
-    """
+    """Let no signal break into the end of a worker, as a traceback."""
     if os.getpid() == worker.pid:  # The master asks for this, too, when it finds that one has ended.
         for number in _ENDS:
             signal.signal(number, signal.SIG_IGN)

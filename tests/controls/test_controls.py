@@ -21,6 +21,7 @@ from .. import databases
 from ..servers import harness
 from ..servers.harness import Kind, Server, wait_until
 from ..servers.test_database_faults import Private, private_server
+from ..servers.test_stop import AGAIN, TAKE
 from .conftest import PYTHONPATH, Start, gunicorn, uwsgi
 
 
@@ -63,6 +64,33 @@ def test_die_on_term_drops_the_request_in_flight(start: Start) -> None:
 
         with suppress(ConnectionResetError):
             assert connection.recv(100) == b""
+
+
+def test_ctrl_c_while_gthread_takes_a_connection_waits_for_graceful_timeout(
+    start: Start, tmp_path: Path
+) -> None:
+    kind = gunicorn("--workers 1 --threads 2 --graceful-timeout 2")
+    with own_copy(tmp_path).open("a") as code:
+        code.write(TAKE)
+    server = start(replace(kind, settings={"PYTHONPATH": str(own_copy(tmp_path).parent)}))
+
+    (tmp_path / "now").touch()
+    with pytest.raises((OSError, http.client.HTTPException)):
+        server.get("/livez")
+
+    server.wait()
+    assert "Worker exiting" not in server.log, "the worker was killed"
+
+
+def test_a_signal_that_comes_while_a_worker_ends_is_a_traceback(start: Start, tmp_path: Path) -> None:
+    with own_copy(tmp_path).open("a") as code:
+        code.write(AGAIN)
+    server = start(replace(gunicorn("--workers 1"), settings={"PYTHONPATH": str(own_copy(tmp_path).parent)}))
+
+    server.signal(signal.SIGINT)
+
+    server.wait()
+    assert "Exception ignored in atexit callback" in server.log
 
 
 @pytest.mark.parametrize("kind", [gunicorn("--workers 2"), uwsgi("--lazy-apps --need-app")], ids=str)

@@ -69,18 +69,51 @@ def test_ctrl_c_ends_an_idle_server_with_0(kind: Kind, start: Start) -> None:
     assert "Traceback" not in server.log
 
 
+AGAIN = "\nimport atexit, os, signal\natexit.register(lambda: os.kill(os.getpid(), signal.SIGQUIT))\n"
+
+
 @pytest.mark.parametrize("kind", GUNICORN, ids=str)
 def test_a_signal_that_comes_while_a_worker_ends_is_no_traceback(
     kind: Kind, start: Start, project: Project
 ) -> None:
-    again = "\nimport atexit, os, signal\natexit.register(lambda: os.kill(os.getpid(), signal.SIGQUIT))\n"
-    project.append(f"{PACKAGE}/wsgi.py", again)
+    project.append(f"{PACKAGE}/wsgi.py", AGAIN)
     server = start(kind)
 
     server.signal(signal.SIGINT)
 
     assert server.wait() == 0, server.log
     assert "Worker exiting" in server.log
+    assert "Traceback" not in server.log
+
+
+# What gunicorn's thread worker does for each connection, interrupted while it holds the pool's lock: once
+# by the terminal and once by the master.
+TAKE = """
+import concurrent.futures, os, pathlib, signal, threading
+take = concurrent.futures.ThreadPoolExecutor.submit
+
+def interrupted(pool, *work):
+    if pathlib.Path("now").exists() and threading.current_thread() is threading.main_thread():
+        with pool._shutdown_lock:
+            os.kill(os.getppid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+    return take(pool, *work)
+
+concurrent.futures.ThreadPoolExecutor.submit = interrupted
+"""
+
+
+@pytest.mark.parametrize("kind", GUNICORN[:1], ids=str)
+def test_ctrl_c_while_a_worker_takes_a_connection_ends_it(kind: Kind, start: Start, project: Project) -> None:
+    project.append(f"{PACKAGE}/wsgi.py", TAKE)
+    server = start(kind)
+
+    (project.folder / "now").touch()
+    with pytest.raises((OSError, http.client.HTTPException)):
+        server.get("/livez")
+
+    assert server.wait() == 0, server.log
+    assert "Worker exiting" in server.log, "it was killed"
     assert "Traceback" not in server.log
 
 
