@@ -64,6 +64,10 @@ class Clients:
         wanted = len(self.answers) + count
         wait_until(lambda: len(self.answers) >= wanted or self.failures, f"{count} answers")
 
+    def meet(self, count: int) -> None:
+        """Wait until that many processes have answered."""
+        wait_until(lambda: len({answer["process"] for answer in self.answers}) >= count, f"{count} processes")
+
     def see(self, version: str) -> None:
         """Wait until nothing else answers any more."""
         wait_until(lambda: set(self.latest.values()) == {version}, f"{version} answers")
@@ -100,7 +104,7 @@ def clients_of(server: Server) -> Iterator[Clients]:
     try:
         clients.ask(50)
         # One that still loads the service would load what the test does to it.
-        wait_until(lambda: len({answer["process"] for answer in clients.answers}) > 1, "both workers serve")
+        clients.meet(2)
         yield clients
         clients.ask(scaled(150))
     finally:
@@ -218,7 +222,8 @@ def test_workers_that_are_recycled_fail_no_request(kind: Kind, start: Start, pro
     server = start(kind, WEB_CONCURRENCY="2")
 
     with clients_of(server) as clients:
-        wait_until(lambda: len({answer["process"] for answer in clients.answers}) > 4, "workers are recycled")
+        for recycled in 1, 2, 3:
+            clients.meet(2 + recycled)
 
     assert "Traceback" not in server.log
 
