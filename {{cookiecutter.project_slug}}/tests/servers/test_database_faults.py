@@ -213,7 +213,7 @@ def test_of_two_requests_in_a_deadlock_one_succeeds_and_one_is_told_to_try_again
 
 
 def test_of_changes_at_the_same_time_none_is_lost(server: Server, pool: ThreadPoolExecutor) -> None:
-    count = scaled(40)
+    count = scaled(20)
     path = server.post("/notes", {"text": "0"}).headers["Location"]
 
     def add_one(_: int) -> None:

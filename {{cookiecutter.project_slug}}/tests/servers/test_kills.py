@@ -102,7 +102,7 @@ def test_a_killed_worker_loses_its_own_requests_and_no_acknowledged_note(
     lost: set[int] = set()
 
     with eight_clients(server) as ledger:
-        while len(killed) < scaled(4) or not ledger.unknown:
+        while len(killed) < scaled(2) or not ledger.unknown:
             # Both serve, the one that has replaced the last one that was killed among them.
             wait_until(lambda: len(workers(project) - killed) == 2, "the worker is replaced")
             victim = random.choice(sorted(workers(project) - killed))  # noqa: S311
