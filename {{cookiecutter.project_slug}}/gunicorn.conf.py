@@ -201,7 +201,7 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Print the stacks of all threads when gunicorn aborts a worker that hangs, and let Ctrl-C end each."""
+    """Let a worker that gunicorn aborts print the stacks of its threads, and end at once on Ctrl-C."""
     # gunicorn has replaced the handler of PYTHONFAULTHANDLER, and enable() alone would not set it again.
     faulthandler.disable()
     faulthandler.enable()

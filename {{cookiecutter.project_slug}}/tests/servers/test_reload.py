@@ -222,8 +222,8 @@ def test_workers_that_are_recycled_fail_no_request(kind: Kind, start: Start, pro
     server = start(kind, WEB_CONCURRENCY="2")
 
     with clients_of(server) as clients:
-        for recycled in 1, 2, 3:
-            clients.meet(2 + recycled)
+        for processes in 3, 4, 5:
+            clients.meet(processes)
 
     assert "Traceback" not in server.log
 
