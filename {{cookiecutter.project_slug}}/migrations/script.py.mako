@@ -1,4 +1,4 @@
-"""${message}"""
+${repr(message)}
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Start reading at `app.py`: it is the one place where the parts of the service meet."""
+"""The service. Start reading at `app.py`; everything below `foundation` belongs to the template."""

@@ -1,0 +1,176 @@
+"""The Flask application on its foundation, and the WSGI layers around it."""
+
+import importlib
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, NoReturn
+from urllib.parse import urlsplit, urlunsplit
+from wsgiref.types import WSGIApplication
+
+from flask import Blueprint, Flask, Request, Response
+from flask.sessions import NullSession, SessionInterface
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import RequestRedirect
+
+from .commands import Commands
+from .configuration import ServiceSettings
+from .database import commit_guard, engine, fork_safety
+from .database.session import end_session, engines_of
+from .edge.bodies import WholeBodies
+from .edge.context import OwnContext
+from .edge.cors import CrossOrigin
+from .http import api, errors, health, openapi
+from .observability import logs
+from .observability.requests import Requests
+from .observability.telemetry import AfterFork
+from .teardown import SafeTeardown, error_of
+
+LONGEST_BODY = 1024 * 1024  # bytes
+
+
+class NoSession(NullSession):
+    """A session that rejects writes; this service uses no session cookies."""
+
+    def _fail(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError("this service keeps no session cookies: Service.session_interface disables them")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = update = setdefault = _fail
+
+
+class NoSessions(SessionInterface):
+    """Ignore cookies: looking for a signed one costs each request a third of Flask's own work."""
+
+    nothing = NoSession()
+
+    def open_session(self, app: Flask, request: Request) -> NoSession:
+        return self.nothing
+
+
+class Service(SafeTeardown):
+    """The Flask application. It calls the guards of the database in an order that no hook can change."""
+
+    session_interface = NoSessions()
+
+    # Flask's development version passes the context as the first argument of each of these methods.
+
+    def preprocess_request(self, *args: Any, **kwargs: Any) -> Any:
+        """Discard connections of the parent process before any before_request function runs."""
+        fork_safety.discard_inherited_connections()
+        return super().preprocess_request(*args, **kwargs)
+
+    def raise_routing_exception(self, request: Request) -> NoReturn:
+        """Redirect / to /docs, by no rule that would hide a view of app.py, and never to another host."""
+        openapi.lead_to_docs(request)
+        if isinstance(redirect := request.routing_exception, RequestRedirect):
+            # Without the host, which the client has chosen.
+            parts = urlsplit(redirect.new_url)
+            redirect.new_url = urlunsplit(("", "", "/" + parts.path.lstrip("/"), parts.query, ""))
+        super().raise_routing_exception(request)
+
+    def handle_user_exception(self, *args: Any, **kwargs: Any) -> Any:
+        """Roll back before any error handler runs, so that none finds half-done work in the session."""
+        error = args[-1]
+        if not (isinstance(error, HTTPException) and error.get_response().status_code < 400):
+            commit_guard.roll_back()
+        return super().handle_user_exception(*args, **kwargs)
+
+    def process_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Refuse late commits before any after_request function, and find forgotten ones after the last."""
+        if args[-1].status_code >= 400:
+            commit_guard.fail_request()
+        response = super().process_response(*args, **kwargs)
+        commit_guard.check_response(response)
+        return response
+
+    def do_teardown_request(self, *args: Any, **kwargs: Any) -> None:
+        """Check what a stream wrote, after every teardown function of the request."""
+        super().do_teardown_request(*args, **kwargs)
+        if error_of(args, kwargs) is None:
+            commit_guard.check_stream()
+
+    def do_teardown_appcontext(self, *args: Any, **kwargs: Any) -> None:
+        """End the session before every teardown function, and again after one that opened another."""
+        end_session()
+        try:
+            super().do_teardown_appcontext(*args, **kwargs)
+        finally:
+            end_session()
+
+
+def load_features(package: str, names: Iterable[str]) -> list[Blueprint]:
+    """Return the blueprint `bp` of the module `views` of each feature."""
+    return [_load_blueprint(f"{package}.{name}.views") for name in names]
+
+
+def _load_blueprint(module: str) -> Blueprint:
+    try:
+        blueprint: Blueprint = importlib.import_module(module).bp
+    except (ModuleNotFoundError, AttributeError) as error:
+        if error.name not in {module, module.rpartition(".")[0], "bp"}:
+            raise
+        text = f"app.py has a feature without `bp` in {module}: add it, or remove the name from FEATURES"
+        raise RuntimeError(text) from None
+    return blueprint
+
+
+def create_service(
+    import_name: str,
+    settings: ServiceSettings,
+    features: Iterable[Blueprint],
+    error_shapes: Mapping[str, errors.Shape] | None = None,
+) -> Flask:
+    """Build the service. Opens no connection and starts no thread: the server may fork afterwards.
+
+    `error_shapes` maps a prefix of paths to a function from the members of a problem to the response.
+    """
+    logs.configure(settings.log_level, settings.log_style)
+    app = Service(import_name)
+    app.cli = Commands(import_name)
+    app.extensions["settings"] = settings
+    app.config.update(
+        SECRET_KEY=settings.secret_key.get_secret_value(),
+        SECRET_KEY_FALLBACKS=[key.get_secret_value() for key in settings.secret_key_fallbacks],
+        TESTING=settings.app_env == "testing",
+        MAX_CONTENT_LENGTH=LONGEST_BODY,
+        TRUSTED_HOSTS=settings.trusted_hosts,
+        SESSION_COOKIE_SECURE=settings.app_env == "production",  # for a service that does keep sessions
+        SESSION_COOKIE_SAMESITE="Lax",
+    )
+    engine.init_app(app, settings)
+    if settings.metrics_bind:
+        # Imported here: without METRICS_BIND the library would only make the startup longer.
+        from .observability.metrics import Metrics
+
+        metrics = app.extensions["metrics"] = Metrics()
+        for each in engines_of(app):
+            metrics.watch(each)
+    commit_guard.init_app(app, settings.on_uncommitted_work)
+    errors.init_app(app, error_shapes)
+    app.url_map.converters["row_id"] = api.RowId
+    docs = [openapi.pages] if settings.api_docs == "on" else []
+    for blueprint in (health.bp, *features, openapi.bp, *docs):
+        app.register_blueprint(blueprint)
+    app.wsgi_app = _layers(app, settings)  # type: ignore[method-assign, assignment]
+    return app
+
+
+def _layers(app: Flask, settings: ServiceSettings) -> WSGIApplication:
+    """Return the application within its WSGI layers, the innermost first."""
+    layer: WSGIApplication = WholeBodies(app.wsgi_app, LONGEST_BODY)
+    if settings.otel_exporter_otlp_endpoint:
+        from .observability import tracing
+
+        layer = tracing.trace_requests(layer, app, engines_of(app))
+    if settings.sentry_dsn:
+        from .observability import error_reports
+
+        layer = AfterFork(layer, partial(error_reports.start, settings.sentry_dsn))
+    if settings.cors_origins:
+        layer = CrossOrigin(layer, settings.cors_origins, credentials=settings.cors_credentials)
+    metrics = app.extensions.get("metrics")
+    layer = Requests(layer, settings, metrics)
+    if metrics and settings.metrics_bind:
+        from .observability.metrics import OwnPort
+
+        layer = OwnPort(layer, settings.metrics_bind.rpartition(":")[2])
+    return OwnContext(layer)

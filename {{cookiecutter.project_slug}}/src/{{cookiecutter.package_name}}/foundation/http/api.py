@@ -1,0 +1,115 @@
+"""Operations: views whose input is validated by its type, and whose output is sent as its type."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from flask import Response, request
+from pydantic import TypeAdapter
+from werkzeug import Response as AnyResponse
+from werkzeug.exceptions import NotFound
+from werkzeug.routing import BaseConverter
+
+from .authentication import Authentication
+from .errors import Problem
+from .inputs import KINDS, MOST_VALUES, read_all
+
+BIGGEST_ID = 2**63 - 1
+PAIR = dict[str, str]  # the headers of an answer, second of a pair
+
+View = Callable[..., Any]
+
+
+class RowId(BaseConverter):
+    """An id in a path: ASCII digits within the range of a BIGINT. Any other path is a 404."""
+
+    regex = r"[1-9][0-9]{0,18}"
+    schema = {"type": "integer", "minimum": 1, "maximum": BIGGEST_ID}
+
+    def to_python(self, value: str) -> int:
+        number = int(value)
+        if number > BIGGEST_ID:
+            # A ValidationError of a converter may become a 405 for another rule.
+            raise NotFound()
+        return number
+
+
+@dataclass(kw_only=True)
+class operation:  # noqa: N801  # A decorator, which reads like a function.
+    """Make a view part of the API: its annotations validate what it takes, and document it.
+
+    Its parameters `body`, `query`, `headers` and `form` are filled from the request, and `user` by `auth`,
+    before any of them. A body that is not JSON is rejected with 400, one of another content type with 415,
+    and input that does not fit its type with 422, naming each place; where If-Match is needed, a request
+    without it with 428. The view returns its answer, nothing, a pair of that and the headers that are named
+    here, or its own `Response` of the type `content`. A GET whose If-None-Match has the ETag of the response
+    gets 304. `responses` documents further statuses by the type of their body, or by None for a problem
+    without members. Input of more than `most_values` values gets 422 unread.
+    """
+
+    status: int = 200
+    headers: Sequence[str] = ()
+    if_match: Literal["needed", "allowed"] | None = None
+    auth: Authentication[Any] | None = None
+    responses: Mapping[int, Any] = field(default_factory=dict)
+    tags: Sequence[str] | None = None
+    deprecated: bool = False
+    content: str = "application/json"
+    most_values: int = MOST_VALUES
+
+    def __call__(self, view: View) -> View:
+        """Return the view as Flask calls it."""
+        hints = get_type_hints(view, include_extras=True)
+        self.answer, self.is_pair = _answer_of(hints.pop("return", Any))
+        self.inputs = {
+            name: kind(hints.pop(name), self.most_values) for name, kind in KINDS.items() if name in hints
+        }
+        self.takes_user = hints.pop("user", None) is not None
+        if self.takes_user and not self.auth:
+            raise TypeError(f"{view.__qualname__} takes a user: pass operation(auth=…)")
+        self.arguments = hints  # Those of the path.
+
+        @functools.wraps(view)
+        def wrapper(**arguments: Any) -> Response:
+            if self.auth:
+                user = self.auth.user()
+                if self.takes_user:
+                    arguments["user"] = user
+            if self.if_match == "needed" and not request.if_match:
+                raise Problem(428, "Send the ETag that you have read as If-Match.")
+            return self._respond(view(**arguments | read_all(self.inputs)))
+
+        wrapper.__dict__["operation"] = self
+        return wrapper
+
+    def _respond(self, result: Any) -> Response:
+        answer, headers = result if self.is_pair and isinstance(result, tuple) else (result, {})
+        if not isinstance(answer, Response):
+            answer = Response(self._dump(answer), self.status, mimetype=self.content)
+        answer.headers.update(headers)
+        if "ETag" in headers:
+            answer.make_conditional(request)
+        return answer
+
+    def _dump(self, answer: Any) -> bytes | None:
+        """Return an answer as JSON. One of another type than the documented one is a bug of the service."""
+        if self.answer:
+            return self.answer.dump_json(answer, by_alias=True, warnings="error")
+        if answer is not None:
+            raise TypeError(f"{request.endpoint} is annotated without an answer, and returns {type(answer)}")
+        return None
+
+
+def _answer_of(returned: Any) -> tuple[TypeAdapter[Any] | None, bool]:
+    """Return the type of a view's answer, unless it has none, and whether headers may come with it."""
+    members = get_args(returned) if get_origin(returned) in {Union, UnionType} else (returned,)
+    pairs = [member for member in members if get_origin(member) is tuple and get_args(member)[1:] == (PAIR,)]
+    types = [get_args(member)[0] if member in pairs else member for member in members]
+    # A Response of the view's own can have any content.
+    types = [each for each in types if not (isinstance(each, type) and issubclass(each, AnyResponse))]
+    if not types or types == [NoneType]:
+        return None, bool(pairs)
+    answer: Any = Union[tuple(types)]  # noqa: UP007  # The types are known only here.
+    return TypeAdapter(answer), bool(pairs)

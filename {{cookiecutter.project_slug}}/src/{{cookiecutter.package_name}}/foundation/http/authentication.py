@@ -1,0 +1,34 @@
+"""Authentication: who sends a request, as one frozen value that the view gets as its parameter `user`."""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from flask import Request, request
+from sqlalchemy import inspect
+
+from ..database.commit_guard import end_read
+
+User = TypeVar("User")
+
+
+class Authentication(Generic[User]):
+    """A way in which clients identify themselves: `operation(auth=bearer)`.
+
+    `identify` returns the user of a request, or raises `Problem(401, …, headers={"WWW-Authenticate": …})`.
+    The user is a value such as a frozen dataclass, and never a row: the transaction in which `identify` has
+    read ends before the view runs. `scheme` is a security scheme of OpenAPI 3.1, and `name` its name in the
+    document.
+    """
+
+    def __init__(self, identify: Callable[[Request], User], *, name: str, scheme: dict[str, Any]) -> None:
+        self.identify, self.name, self.scheme = identify, name, scheme
+
+    def user(self) -> User:
+        """Return the user of the request. Raises `TypeError` if that is a row of the database."""
+        user = self.identify(request)
+        if inspect(user, raiseerr=False) is not None:
+            raise TypeError(
+                f"{self.name} returns a row, {user!r}: return a value, such as a frozen dataclass"
+            )
+        end_read()
+        return user

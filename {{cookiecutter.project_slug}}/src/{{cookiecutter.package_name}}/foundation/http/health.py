@@ -1,0 +1,79 @@
+"""Probes: liveness without the database, readiness with the database and its schema."""
+
+import functools
+import logging
+from pathlib import Path
+
+from flask import Blueprint, Response
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
+
+from ..configuration import ServiceSettings, current_settings
+from ..database.engine import has_deadline
+from ..database.session import db
+from ..observability.requests import LIVEZ, READYZ
+from .errors import problem
+
+log = logging.getLogger(__name__)
+
+bp = Blueprint("health", __name__)
+
+UNREADABLE = "The revision of the schema cannot be read: grant the role SELECT on alembic_version."
+MIGRATIONS = Path(__file__).parents[4] / "migrations"
+
+
+@bp.get(LIVEZ)
+def livez() -> dict[str, str]:
+    """Answer 200 while requests are served. The database is not asked, because a restart cannot repair it."""
+    return {"status": "alive"}
+
+
+@bp.get(READYZ)
+def readyz() -> dict[str, str] | Response:
+    """Answer 200 when the database can be reached and its schema is the one of this code, or a newer one.
+
+    During a rolling update the old version still serves on a schema that it does not know: if it were
+    not ready then, no process would be until the new version is.
+    """
+    try:
+        found = _revisions(db.session().connection())
+    except SQLAlchemyError as error:
+        if isinstance(error, ProgrammingError):
+            log.warning("not ready: the revision of the schema cannot be read: %s", error)
+            return problem(503, UNREADABLE, missing=["schema"])
+        log.warning("not ready: the database cannot be reached: %s", error)
+        return problem(503, "The database cannot be reached.", missing=["database"])
+    _look_for_deadline()
+    newest, known = revisions_in(MIGRATIONS)
+    if found != newest and found <= known:
+        detail = f"The schema is at {_names(found)}, this code needs {_names(newest)}: run the migrations."
+        return problem(503, detail, missing=["schema"])
+    return {"status": "ready"}
+
+
+@functools.cache  # Once for each process.
+def _look_for_deadline() -> None:
+    if current_settings(ServiceSettings).database_pool == "external" and not has_deadline(db.session()):
+        log.warning("statement_timeout is 0: ALTER ROLE … SET statement_timeout = '2s'")
+
+
+@functools.cache
+def revisions_in(migrations: Path) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the newest revisions of the schema that this code knows, and every one."""
+    # Imported on first use: Alembic would be a quarter of the startup time.
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(migrations))
+    known = frozenset(script.revision for script in scripts.walk_revisions())
+    return frozenset(scripts.get_heads()), known
+
+
+def _names(revisions: frozenset[str]) -> str:
+    return ", ".join(sorted(revisions)) or "nothing"
+
+
+def _revisions(connection: Connection) -> frozenset[str]:
+    # Alembic's own MigrationContext would log two lines for each probe.
+    if not inspect(connection).has_table("alembic_version"):
+        return frozenset()
+    return frozenset(connection.scalars(text("SELECT version_num FROM alembic_version")))

@@ -1,0 +1,177 @@
+"""Input of a request: a body, a query, headers or a form, each validated by the type that annotates it."""
+
+import re
+from functools import cached_property
+from typing import Annotated, Any
+
+from flask import request
+from pydantic import BaseModel, ConfigDict, InstanceOf, TypeAdapter, ValidationError
+from pydantic.json_schema import WithJsonSchema
+from werkzeug.datastructures import FileStorage, MultiDict
+
+from .errors import MISFIT, Problem
+
+# pydantic builds an error for each value that does not fit, before the first twenty are taken: a body of one
+# megabyte took 100 MB.
+MOST_VALUES = 5000  # of a body, a query or a form
+MOST_ERRORS = 1000  # that are looked at one by one
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
+PREFIXES = ("Value error, ", "Assertion failed, ")  # pydantic's, before the message of a validator
+
+Schema = dict[str, Any]
+Upload = Annotated[InstanceOf[FileStorage], WithJsonSchema({"type": "string", "format": "binary"})]
+
+
+class Input(BaseModel):
+    """The base class of input models. An unknown name is an error, it is not dropped."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Body:
+    """A JSON body of any type."""
+
+    def __init__(self, annotation: Any, most_values: int = MOST_VALUES) -> None:
+        self.adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        self.most_values = most_values
+        self.content_types = ["application/json"]
+
+    def read(self) -> Any:
+        """Return the validated value. Raises `Problem` or pydantic's `ValidationError`."""
+        if not request.is_json:
+            raise Problem(415, "Send the body as application/json.")
+        # Straight from the bytes: the parser bounds depth and numbers, and refuses lone surrogates.
+        body = request.get_data(cache=False)
+        # A shorter body cannot have as many values.
+        if len(body) > self.most_values and _has_more_values(body, self.most_values):
+            raise _too_many(self.most_values)
+        return self.adapter.validate_json(body)
+
+
+class Fields:
+    """A model whose fields arrive as names and strings."""
+
+    def __init__(self, annotation: Any, most_values: int = MOST_VALUES) -> None:
+        self.adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        self.most_values = most_values
+
+    @cached_property
+    def properties(self) -> dict[str, Schema]:
+        """The JSON schema of each field, by its name in the request."""
+        found: dict[str, Schema] = self.adapter.json_schema().get("properties", {})
+        return found
+
+    @cached_property
+    def lists(self) -> set[str]:
+        """The names that may be given several times."""
+        parts = {name: [schema, *schema.get("anyOf", ())] for name, schema in self.properties.items()}
+        return {
+            name for name, several in parts.items() if any(part.get("type") == "array" for part in several)
+        }
+
+    def values(self, given: MultiDict[str, Any]) -> dict[str, Any]:
+        """Return one value for each name, or a list for a field that is one.
+
+        A name that is given twice stays a list, which no other field accepts.
+        """
+        several = dict(given.lists())
+        return {name: v if name in self.lists or len(v) > 1 else v[0] for name, v in several.items()}
+
+
+class Query(Fields):
+    """The parameters of the query string."""
+
+    def read(self) -> Any:
+        """Return the validated model. Raises `Problem` or pydantic's `ValidationError`."""
+        if request.query_string.count(b"&") >= self.most_values:
+            raise _too_many(self.most_values)
+        return self.adapter.validate_python(self.values(request.args))
+
+
+class Headers(Fields):
+    """Headers of the request: the field `x_tenant` is X-Tenant. Others are ignored."""
+
+    def read(self) -> Any:
+        """Return the validated model. Raises pydantic's `ValidationError`."""
+        names = {name: name.replace("_", "-") for name in self.properties}
+        given = {name: request.headers[header] for name, header in names.items() if header in request.headers}
+        return self.adapter.validate_python(given)
+
+
+class Form(Fields):
+    """The fields and files of a form; a field of the type `Upload` is a file."""
+
+    @cached_property
+    def content_types(self) -> list[str]:
+        """The content types of the form."""
+        files = "'binary'" in str(self.properties)
+        return [MULTIPART] if files else [FORM, MULTIPART]
+
+    def read(self) -> Any:
+        """Return the validated model. Raises `Problem` or pydantic's `ValidationError`."""
+        if request.mimetype not in self.content_types:
+            raise Problem(415, f"Send the form as {' or '.join(self.content_types)}.")
+        # Werkzeug itself bounds the parts of the other type.
+        if request.mimetype == FORM and request.get_data().count(b"&") >= self.most_values:
+            raise _too_many(self.most_values)
+        return self.adapter.validate_python(self.values(request.form) | self.values(request.files))
+
+
+KINDS: dict[str, type[Body | Query | Headers | Form]] = {
+    "headers": Headers,
+    "query": Query,
+    "body": Body,
+    "form": Form,
+}
+
+
+def read_all(inputs: dict[str, Body | Query | Headers | Form]) -> dict[str, Any]:
+    """Return each input of a view. Raises `Problem` for the first one that does not fit its type."""
+    try:
+        return {name: source.read() for name, source in inputs.items()}
+    except ValidationError as error:
+        raise _refusal(error) from None
+
+
+def _has_more_values(body: bytes, most: int) -> bool:
+    """Return whether JSON has more values than that, by the commas outside of its strings."""
+    if body.count(b",") < most:  # The parser bounds the depth.
+        return False
+    commas = position = 0
+    for number, string in enumerate(_STRING.finditer(body)):
+        commas += body.count(b",", position, string.start())
+        position = string.end()
+        if commas >= most or number > 2 * most:  # A value has one string, and another one as its name.
+            return True
+    return commas + body.count(b",", position) >= most
+
+
+def _too_many(most: int) -> Problem:
+    return Problem(422, MISFIT, errors=[{"pointer": "#", "detail": f"has more than {most} values"}])
+
+
+def _refusal(error: ValidationError) -> Problem:
+    if error.error_count() > MOST_ERRORS:
+        errors = [{"pointer": "#", "detail": f"More than {MOST_ERRORS} members do not fit"}]
+        return Problem(422, MISFIT, errors=errors)
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    if found[0]["type"] == "json_invalid":
+        errors = [{"pointer": "#", "detail": found[0]["msg"]}]
+        return Problem(400, "The body is not valid JSON.", errors=errors)
+    # Twenty are enough to correct a request; a hostile one could have a million.
+    errors = [
+        {"pointer": "#/" + "/".join(map(_step, e["loc"])), "detail": _detail(e["msg"])} for e in found[:20]
+    ]
+    return Problem(422, MISFIT, errors=errors)
+
+
+def _step(part: int | str) -> str:
+    """Return one step of a JSON pointer (RFC 6901); a long name of the client is truncated."""
+    return str(part)[:80].replace("~", "~0").replace("/", "~1")
+
+
+def _detail(message: str) -> str:
+    for prefix in PREFIXES:
+        message = message.removeprefix(prefix)
+    return message

@@ -1,0 +1,166 @@
+"""gunicorn: values and hooks for gunicorn.conf.py, which is read in the master before any worker exists."""
+
+import os
+
+if os.environ.get("WEB_WORKER_CLASS", "").startswith("gevent"):
+    # Before anything else is imported: preload loads the application, and psycopg chooses how it
+    # waits, long before gunicorn patches. Queries would silently block the whole worker.
+    from gevent import monkey
+
+    monkey.patch_all()
+
+import faulthandler
+import functools
+import math
+import shutil
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import gunicorn
+from gunicorn.glogging import Logger as GunicornLogger
+
+from ..configuration import GRACE as GRACE  # gunicorn.conf.py reads it here, after the patch above.
+from ..configuration import (
+    SERVER_NAME,
+    ConfigurationError,
+    ServiceSettings,
+    exit_with,
+    refuse_closed_descriptor,
+)
+from ..observability import logs
+from . import preflight
+from .project import load_settings
+
+ENDS = {signal.SIGTERM, signal.SIGQUIT, signal.SIGINT}  # of workers, from the master or by Ctrl-C
+
+
+def prepare() -> ServiceSettings:
+    """Return the settings, with gunicorn prepared for them; a bad one ends it here with 78, once."""
+    settings = load_settings()
+    if os.environ.get(
+        "SCRIPT_NAME"
+    ):  # gunicorn would fail every path without it, those of probes among them.
+        exit_with(ConfigurationError("SCRIPT_NAME is a setting of gunicorn: set URL_PREFIX in place of it"))
+    gunicorn.SERVER = SERVER_NAME  # gunicorn reads the name when it imports further modules.
+    if settings.metrics_bind:  # All workers of this master count into one folder; the next has its own.
+        preflight.make_metrics_folder()
+    if settings.web_worker_class == "gevent_pywsgi":
+        from gunicorn.workers import ggevent
+
+        from .pywsgi import close_on_stop, error_log
+
+        ggevent.GeventPyWSGIWorker.wsgi_handler = close_on_stop(ggevent.PyWSGIHandler)
+        # Otherwise it writes raw client input to stderr.
+        server_class = functools.partial(ggevent.PyWSGIServer, error_log=error_log())
+        ggevent.GeventPyWSGIWorker.server_class = staticmethod(server_class)
+    return settings
+
+
+def cpus(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Count the processors this process may use: its affinity, limited by the quota of its cgroup."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        own = next(line[4:] for line in process.read_text().splitlines() if line.startswith("0::/"))
+        for folder in (root / own, *(root / own).parents):
+            quota, period = (folder / "cpu.max").read_text().split()
+            if quota != "max":
+                count = min(count, math.ceil(int(quota) / int(period)))
+    except (OSError, StopIteration, ValueError):
+        pass  # The end of the hierarchy, or no cgroup of version 2: there is no further quota.
+    return max(1, count)
+
+
+def addresses(settings: ServiceSettings) -> list[str]:
+    """Return the addresses to listen on, without an inherited socket: gunicorn finds that itself."""
+    inherited = "GUNICORN_FD" in os.environ or os.environ.get("LISTEN_PID") == str(os.getpid())
+    refuse_closed_descriptor("" if inherited else settings.web_bind)
+    web = None if inherited and settings.web_bind.startswith("fd://") else settings.web_bind
+    return [address for address in (web, settings.metrics_bind) if address]
+
+
+class Logger(GunicornLogger):
+    """Write gunicorn's own lines in the format of the application."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            handler.setFormatter(logs.formatter(load_settings().log_style))
+
+    def error(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log one line for an address that cannot be bound: gunicorn logs two for each of its five tries."""
+        if msg.startswith("connection to "):
+            self.reason = msg
+        elif msg.startswith("Can't connect to "):
+            super().error("%s", self.reason)
+        elif not msg.startswith(("Connection in use: ", "Invalid address: ")):
+            super().error(msg, *args, **kwargs)
+
+
+def on_starting(server: Any) -> None:
+    """Check that workers can load the service, and let SIGHUP start a new master, as SIGUSR2 does."""
+    if not server.cfg.preload_app:
+        preflight.check()
+    elif not server.cfg.worker_class_str.startswith("gevent"):  # A fork copies greenlets, and no threads.
+        for thread in set(threading.enumerate()) - {threading.main_thread()}:
+            problem = "was started while the service was loaded, and runs in no worker"
+            server.log.warning("%s %s: start it with the first request", thread.name, problem)
+    # gunicorn's own SIGHUP loads no new code after a preload; without one, broken code ends the service.
+    server.handle_hup = server.handle_usr2 = functools.partial(_roll, server)
+    os.register_at_fork(after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS))
+
+
+def _roll(server: Any) -> None:
+    """Start a new master on the same sockets; it ends this one when it is ready, or itself if it cannot."""
+    if os.getpid() == 1 or "NOTIFY_SOCKET" in os.environ:
+        server.log.warning("not rolled: a supervisor would take the end of this process for the end of all")
+    else:
+        server.reexec()
+
+
+def on_exit(server: Any) -> None:
+    """Remove the metrics of this master's workers."""
+    if load_settings().metrics_bind:
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+
+
+def when_ready(server: Any) -> None:
+    """End the master that this one replaces, and log how many connections its workers may open."""
+    if server.master_pid:
+        os.kill(server.master_pid, signal.SIGTERM)
+    settings, workers = load_settings(), server.num_workers
+    if not settings.database_url.startswith("sqlite"):
+        counts = workers * settings.connections, workers, settings.connections
+        server.log.info("up to %d database connections: %d processes x %d", *counts)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Block the signals that end a worker until it can handle them."""
+    # It inherits the master's handlers, which only note a signal: a stop would last for graceful_timeout.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Let a signal end a worker immediately until the worker has handlers of its own."""
+    for number in ENDS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let an aborted worker print the stacks of its threads, and end immediately on Ctrl-C."""
+    # gunicorn has replaced the handler, and enable() alone would not set it again.
+    faulthandler.disable()
+    faulthandler.enable()
+    if worker.cfg.worker_class_str == "gthread":
+        # Its own handler would first wait for its pool's lock, which the worker may hold as the signal comes.
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, super(type(worker), worker).handle_quit)
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Ignore signals while a worker exits: one would end it with a traceback."""
+    if os.getpid() == worker.pid:  # The master calls this, too, when it finds that a worker has ended.
+        for number in ENDS:
+            signal.signal(number, signal.SIG_IGN)

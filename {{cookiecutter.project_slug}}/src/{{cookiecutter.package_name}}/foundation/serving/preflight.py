@@ -1,0 +1,55 @@
+"""Checks and preparations of a server's first process. Run as a module, it checks the code before a reload.
+
+The application is built once in a child: a worker that cannot build it would be started again and again, and
+the first process must not import it, so that each worker loads the code that is on disk.
+"""
+
+import fcntl
+import importlib
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+
+def check(*also: Callable[[], None]) -> None:
+    """Raise `SystemExit` with the exit code of the child when the application, or a further check, fails."""
+    child = os.fork()
+    if child == 0:
+        exit_code = _build(*also)
+        sys.stdout.flush()
+        os._exit(exit_code)
+    if exit_code := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise SystemExit(exit_code if exit_code > 0 else 1)
+
+
+def _build(*also: Callable[[], None]) -> int:
+    # This process counts nothing: it must not take a slot in the folder, which may be the operator's.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    try:
+        for further in also:
+            further()
+        importlib.import_module(f"{__package__}.project").load_app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def make_metrics_folder() -> None:
+    """Create a folder for the metrics of all workers, never the user's own: it is removed at the end."""
+    own = f"metrics-{os.getpid()}-"
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+    # uWSGI executes itself on a reload and keeps its process id, so it goes on in the same folder.
+    if not Path(folder).name.startswith(own):
+        folder = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=own)
+    # systemd's clean-up of temporary folders skips locked ones. Source: tmpfiles.d(5).
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
+
+
+if __name__ == "__main__":
+    check()

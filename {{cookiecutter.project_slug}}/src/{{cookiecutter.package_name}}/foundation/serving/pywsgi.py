@@ -1,0 +1,64 @@
+"""gevent's own server, one process: `make serve SERVER=pywsgi`. It has no timeouts: put a proxy in front."""
+
+if __name__ == "__main__":
+    # Before every other import: psycopg chooses how it waits when it is imported.
+    from gevent import monkey
+
+    monkey.patch_all()
+
+import contextlib
+import logging
+import signal
+from typing import Any
+
+import gevent
+from gevent.pool import Pool
+from gevent.pywsgi import LoggingLogAdapter, WSGIHandler, WSGIServer
+
+from ..configuration import GRACE, listen
+from .project import load_app, load_settings
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT, then answer the requests in flight."""
+    settings = load_settings()
+    servers = [_server(address) for address in (settings.web_bind, settings.metrics_bind) if address]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, lambda: gevent.joinall([gevent.spawn(s.stop, GRACE) for s in servers]))
+    for server in servers[1:]:
+        server.start()
+    servers[0].serve_forever(stop_timeout=GRACE)
+
+
+def _server(address: str) -> WSGIServer:
+    # Only a pool is waited for at the end. The application logs each request.
+    options = {"spawn": Pool(1000), "log": None, "error_log": error_log()}
+    return WSGIServer(listen(address), load_app(), handler_class=close_on_stop(WSGIHandler), **options)
+
+
+def error_log() -> LoggingLogAdapter:
+    """Return the log of malformed requests, as warnings: the error is the client's."""
+    return LoggingLogAdapter(logging.getLogger("pywsgi"), logging.WARNING)
+
+
+def close_on_stop(handler_class: Any) -> Any:
+    """Return a handler that closes kept connections at a stop, and prints no traceback for a client."""
+
+    class Handler(handler_class):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):  # The client left before its 400.
+                super().handle()
+
+        def _handle_client_error(self, error: Exception) -> Any:  # gevent prints any but a ValueError.
+            return super()._handle_client_error(error if isinstance(error, ValueError) else ValueError(error))
+
+        def start_response(self, status: str, headers: list[tuple[str, str]], *args: Any) -> Any:
+            if not self.server.started:
+                headers = [*headers, ("Connection", "close")]
+            return super().start_response(status, headers, *args)
+
+    return Handler
+
+
+if __name__ == "__main__":
+    main()
