@@ -1,1 +1,1 @@
-"""Each module here holds the promises of the one of the same name in src/; servers/ starts real ones."""
+"""The tests of the service, and in foundation/ those of the code that the template owns."""

@@ -1,4 +1,4 @@
-"""What can be done with notes, before anybody commits it."""
+"""Operations on notes, before the caller commits them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ def note(session: Session) -> Note:
 
 def texts(session: Session) -> list[str]:
     session.expire_all()
-    return [note.text for note in service.newest_notes(session, before=None, limit=100)]
+    return [note.text for note in service.newest_notes(session, limit=100).rows]
 
 
 def test_a_new_note_has_an_id_a_version_and_a_time(session: Session) -> None:
+    """A new note has an id, the version 1 and the current time."""
     before = datetime.now(UTC)
 
     note = service.add_note(session, "buy milk")
@@ -40,6 +41,7 @@ def test_a_new_note_has_an_id_a_version_and_a_time(session: Session) -> None:
 
 
 def test_a_note_can_be_found(session: Session, note: Note) -> None:
+    """A note can be found by its id."""
     session.expunge_all()
 
     found = service.find_note(session, note.id)
@@ -49,33 +51,40 @@ def test_a_note_can_be_found(session: Session, note: Note) -> None:
     assert found.created_at == note.created_at
 
 
-def test_a_note_that_is_not_there_is_none(session: Session, note: Note) -> None:
+def test_a_missing_note_is_none(session: Session, note: Note) -> None:
+    """A note that does not exist is found as None."""
     assert service.find_note(session, note.id + 1) is None
 
 
 def test_the_newest_notes_come_first(session: Session) -> None:
-    ids = [service.add_note(session, str(number)).id for number in range(5)]
+    """The newest notes come first, up to a limit, and their position leads to older ones."""
+    for number in range(5):
+        service.add_note(session, str(number))
 
-    newest = service.newest_notes(session, before=None, limit=3)
+    newest = service.newest_notes(session, limit=3)
+    older = service.newest_notes(session, limit=3, position=newest.next)
 
-    assert [found.text for found in newest] == ["4", "3", "2"]
-    assert [found.text for found in service.newest_notes(session, before=ids[2], limit=3)] == ["1", "0"]
-    assert service.newest_notes(session, before=ids[0], limit=3) == []
+    assert [found.text for found in newest.rows] == ["4", "3", "2"]
+    assert [found.text for found in older.rows] == ["1", "0"]
+    assert older.next is None
 
 
-def test_a_change_counts_the_version_up(session: Session, note: Note) -> None:
+def test_a_change_increments_the_version(session: Session, note: Note) -> None:
+    """A change increments the version."""
     service.change_note(session, note, "buy oat milk")
 
     assert (note.text, note.version) == ("buy oat milk", 2)
 
 
-def test_a_change_to_the_same_text_is_none(session: Session, note: Note) -> None:
+def test_a_change_to_the_same_text_keeps_the_version(session: Session, note: Note) -> None:
+    """A change to the same text keeps the version."""
     service.change_note(session, note, note.text)
 
     assert note.version == 1
 
 
 def test_a_removed_note_is_gone(session: Session, note: Note) -> None:
+    """A removed note cannot be found."""
     service.remove_note(session, note)
 
     assert service.find_note(session, note.id) is None
@@ -86,9 +95,10 @@ def change(session: Session, note: Note) -> None:
 
 
 @pytest.mark.parametrize("write", [change, service.remove_note])
-def test_a_write_to_a_note_that_somebody_else_changed_is_refused(
+def test_a_write_to_a_stale_note_is_refused(
     session: Session, note: Note, write: Callable[[Session, Note], None]
 ) -> None:
+    """A change or removal of a note that was changed since it was read raises StaleDataError."""
     statement = update(Note).values(text="buy bread", version=Note.version + 1)
     session.execute(statement, execution_options={"synchronize_session": False})
 
@@ -107,6 +117,7 @@ WRITES: list[Callable[[Session, Note], object]] = [
 def test_a_write_is_sent_and_left_to_the_caller_to_commit(
     session: Session, note: Note, write: Callable[[Session, Note], object]
 ) -> None:
+    """A write is sent to the database, and its commit is left to the caller."""
     commits: list[Session] = []
     event.listen(session, "before_commit", commits.append)
 
@@ -119,6 +130,7 @@ def test_a_write_is_sent_and_left_to_the_caller_to_commit(
 
 
 def test_every_function_is_given_its_session() -> None:
+    """Every function of the service takes a session as its first parameter."""
     functions = dict(inspect.getmembers(service, inspect.isfunction))
     own = [function for function in functions.values() if function.__module__ == service.__name__]
 

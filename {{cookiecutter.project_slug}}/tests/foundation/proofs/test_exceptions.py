@@ -1,0 +1,38 @@
+"""A view that raises fails its own request and no other.
+
+With `reload-on-exception`, uWSGI ends the whole process for it: the requests of its other threads
+are dropped, their `finally` never runs, and the locks they hold are never released.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.client import HTTPException
+
+import pytest
+
+from ..servers import KINDS, Kind, Project, wait_until
+from .conftest import Start
+
+# A sync worker has one request at a time.
+SHARED = [kind for kind in KINDS if kind.name != "gunicorn-sync"]
+
+
+@pytest.mark.parametrize("kind", SHARED, ids=str)
+def test_a_view_that_raises_ends_no_other_request(kind: Kind, start: Start, project: Project) -> None:
+    """A view that raises is logged and ends no other request in flight, whose clean-up runs."""
+    project.provoke("raising_views")
+    server = start(kind)
+
+    with ThreadPoolExecutor() as pool:
+        others = [pool.submit(server.get, f"/hold/{number}") for number in range(3)]
+        wait_until(lambda: len([*project.folder.glob("*.lock")]) == 3, "three requests are in flight")
+        for path in ["/raise", "/export"] * 2:
+            with suppress(OSError, HTTPException):  # Half an answer, or none.
+                server.get(path)
+        (project.folder / "end").touch()
+
+        assert [other.result().status for other in others] == [200, 200, 200], server.log
+    assert not [*project.folder.glob("*.lock")], "a clean-up has not run"
+    wait_until(lambda: server.log.count("RuntimeError: a bug in ") == 4, "each failure is in the log")

@@ -1,0 +1,53 @@
+"""Forwarded headers are trusted from configured proxies and from no other peer.
+
+A server that trusts every peer lets a client choose its own address; one that trusts none has the proxy's
+address in every line of its log, and treats every request as plain HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ..servers import Kind, Server, wait_until
+from .conftest import Start
+
+# The tests of foundation/edge check without a server which proxies are skipped.
+TRUSTED = [
+    ("127.0.0.1, 10.0.0.0/8", "203.0.113.5"),
+    pytest.param("127.0.0.1", "10.1.1.1", marks=pytest.mark.thorough),
+    pytest.param("*", "10.1.1.1", marks=pytest.mark.thorough),
+]
+FORWARDED = {"X-Forwarded-For": "192.0.2.7, 203.0.113.5, 10.1.1.1", "X-Forwarded-Proto": "https"}
+
+
+def remote(server: Server) -> str:
+    """Return the client's address in the log's line of the only request."""
+    wait_until(lambda: "GET /samples 200" in server.log, "the request has its line")
+    (line,) = (line for line in server.log.splitlines() if "GET /samples 200" in line)
+    found: str = json.loads(line)["remote"]
+    return found
+
+
+@pytest.mark.parametrize(("proxies", "client"), TRUSTED)
+def test_trusted_proxies_name_the_client_and_its_scheme(
+    kind: Kind, start: Start, proxies: str, client: str
+) -> None:
+    """The nearest trusted proxies name the client's address and its scheme."""
+    server = start(kind, FORWARDED_ALLOW_IPS=proxies)
+
+    answer = server.send("GET", "/samples", headers=FORWARDED)
+
+    assert remote(server) == client
+    assert "Strict-Transport-Security" in answer.headers
+
+
+def test_forwarded_headers_of_an_untrusted_peer_are_ignored(kind: Kind, start: Start) -> None:
+    """The forwarded headers of a peer that is not a trusted proxy are ignored."""
+    server = start(kind, FORWARDED_ALLOW_IPS="10.0.0.0/8")
+
+    answer = server.send("GET", "/samples", headers=FORWARDED)
+
+    assert remote(server) == "127.0.0.1"
+    assert "Strict-Transport-Security" not in answer.headers

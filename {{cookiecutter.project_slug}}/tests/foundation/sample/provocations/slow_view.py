@@ -1,0 +1,22 @@
+"""A view that waits for its test, which holds a request in flight for as long as it needs."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from flask import Flask
+
+
+def add_to(app: Flask) -> None:
+    """Serve /slow, which creates a file when it begins, and waits for another one to end."""
+    folder = Path(os.getcwd())  # noqa: PTH109  # Before a server changes it.
+
+    @app.get("/slow")
+    def slow() -> str:
+        (folder / "begun").touch()
+        deadline = time.monotonic() + 20
+        while not (folder / "end").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return "answered"

@@ -1,0 +1,5 @@
+"""Configuration of the tests of tools/."""
+
+from ..foundation import databases
+
+collect_ignore = [] if "postgresql" in databases.names() else ["doctor/test_proofs.py"]

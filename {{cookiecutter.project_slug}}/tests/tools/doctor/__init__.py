@@ -1,0 +1,1 @@
+"""The tests of tools/doctor, which read code and start nothing."""
