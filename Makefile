@@ -13,8 +13,8 @@ help: ## this list
 demo: ## generate the default project and serve it on http://127.0.0.1:8000
 	@exec bin/demo
 
-test: ## run the tests
-	@exec bin/test
+test: ## ask every question, generate, and pass the tests of one project: minutes
+	@exec bin/test -m "not matrix"
 
 lint: install ## format, lint, types
 	.venv/bin/ruff format --check
@@ -22,19 +22,27 @@ lint: install ## format, lint, types
 	.venv/bin/ruff format --no-cache --check $(SOURCE)
 	.venv/bin/ruff check --no-cache --ignore N999 $(SOURCE)
 	.venv/bin/mypy
+	bin/words
 
-check: lint test ## all of it: what CI runs
+check: lint ## all of it, every set of answers on its servers: what CI runs
+	@exec bin/test
 
-format: install ## format the code and mend what lint can mend
-	.venv/bin/ruff check --fix
+format: install ## format the code and fix what lint can fix
+	.venv/bin/ruff check --fix --exit-zero
 	.venv/bin/ruff format
-	.venv/bin/ruff check --no-cache --fix --ignore N999 $(SOURCE)
+	.venv/bin/ruff check --no-cache --fix --exit-zero --ignore N999 $(SOURCE)
 	.venv/bin/ruff format --no-cache $(SOURCE)
 
-lock: install ## pin what each pyproject.toml allows, newest first (needs uv)
-	.venv/bin/python bin/lock
+lock: install ## pin what each pyproject.toml newly asks for
+	@.venv/bin/python bin/lock
+
+upgrade: install ## pin the newest that each pyproject.toml allows
+	@.venv/bin/python bin/lock --upgrade
+
+release: install ## date the changelog, set the version, commit and tag (VERSION=0.2.0)
+	@.venv/bin/python bin/release '$(VERSION)'
 
 install: ## make .venv
 	@bin/install
 
-.PHONY: help demo test lint check format lock install
+.PHONY: help demo test lint check format lock upgrade release install

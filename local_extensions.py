@@ -21,7 +21,7 @@ from jinja2 import Environment
 from jinja2.ext import Extension
 
 HERE = Path(__file__).resolve().parent
-DEFAULTS = json.loads((HERE / "cookiecutter.json").read_text("utf-8"))
+PROJECT = HERE / "{{cookiecutter.project_slug}}"
 TEXT = "one line of text, at most {} characters, without {{{{, {{%, {{#, and without a #% at its start"
 SLUG = "lower-case letters and digits with single hyphens, at most {} characters, as in notes-service"
 PACKAGE = (
@@ -30,17 +30,16 @@ PACKAGE = (
 LONGEST = {"project_name": 60, "project_slug": 40, "package_name": 40, "description": 200, "author": 100}
 WORKS = {"project_slug": SLUG, "package_name": PACKAGE}
 
-PROJECT = HERE / "{{cookiecutter.project_slug}}"
 PINS = (PROJECT / "requirements" / "development.txt").read_text("utf-8")
 INSTALLED = {name.replace("-", "_") for name in re.findall(r"^([a-z0-9-]+)==", PINS, re.MULTILINE)}
-# A package of the same name would hide a part of the project's folder,
-TAKEN = {path.stem for path in PROJECT.iterdir()}
-# a module that is called otherwise than what installs it,
-TAKEN |= {"dotenv", "importlinter", "markdown_it", "mypyc", "pip", "pkg_resources", "py", "setuptools"}
-TAKEN |= {"google", "opentelemetry", "uwsgi", "uwsgidecorators", "xdist", "zope"}
-# or something of Python's own that not every version lists.
-TAKEN |= {"annotationlib", "compression", "test", "type"}
-# What emoji and some scripts are joined with; other characters of this kind hide or reorder text.
+# A package would hide a module of the same name, or be hidden by it. Neither INSTALLED nor
+# `sys.stdlib_module_names` lists these: files and folders of the project, modules whose distribution has
+# another name, and standard modules of some Python versions.
+TAKEN = {path.stem for path in PROJECT.iterdir()} | set(
+    "codespell_lib dotenv google importlinter markdown_it mypyc opentelemetry pip pkg_resources py setuptools"
+    " uwsgi uwsgidecorators xdist zope annotationlib compression test type".split()
+)
+# Emoji and some scripts need these two; the other characters of their category hide or reorder text.
 JOINERS = {"\u200c", "\u200d"}
 
 
@@ -109,9 +108,9 @@ def quoted(text: str) -> str:
 
 
 class Answers(Extension):
-    """Add the filters of this module, and check what is given as `name=value` before it is run.
+    """The filters of this module, and answers that are never run as templates.
 
-    cookiecutter takes such a value for a template; a typed one comes to `refuse_bad_answers` alone.
+    cookiecutter renders an answer given as `name=value`, but not one that is typed.
     """
 
     def __init__(self, environment: Environment) -> None:
@@ -121,18 +120,22 @@ class Answers(Extension):
         )
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
-        """Refuse a source that is a bad answer."""
-        field = _question_being_rendered()
-        if field in LONGEST and source != DEFAULTS[field]:
-            check(field, source)
-        return source
+        """Return a source of the template unchanged, and an answer as an expression of its text.
+
+        A project's file has a name, and its path is rendered in an environment with a loader. Then
+        `refuse_bad_answers` checks the text of each answer, and its message names the question.
+        """
+        if name or self.environment.loader or source in own_sources():
+            return source
+        return "{{ " + ascii(source) + " }}"
 
 
-def _question_being_rendered() -> str | None:
-    """Name the question cookiecutter is at: it hands a template's source on without its name."""
-    frame = sys._getframe()
-    while frame.f_back is not None:
-        frame = frame.f_back
-        if frame.f_code.co_name == "prompt_for_config":
-            return frame.f_locals.get("key")
-    return None
+def own_sources() -> list[object]:
+    """Return the sources that the template itself has cookiecutter render before the project's files.
+
+    They are read each time, because `cruft update` checks out another version below this module.
+    An answer that repeats one of them is rendered, and its result is checked.
+    """
+    values = json.loads((HERE / "cookiecutter.json").read_text("utf-8")).values()
+    hooks = (path.read_text("utf-8") for path in (HERE / "hooks").glob("*.py"))
+    return [*values, *hooks, PROJECT.name]

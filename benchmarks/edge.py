@@ -42,7 +42,7 @@ def requests(layers: str) -> Callable[[], None]:
     if layers == "nothing":
         app.wsgi_app.wsgi_app = edge.wsgi_app
     elif "line" not in layers:
-        edge.access_line = None
+        edge.write_line = None
 
     def send() -> None:
         environ = {
@@ -71,7 +71,7 @@ def requests(layers: str) -> Callable[[], None]:
 def connections(pool: str) -> Callable[[], None]:
     """Return what takes a connection out of the service's pool and gives it back."""
     app = importlib.import_module(f"{PACKAGE}.app").create_app()
-    (engine,) = importlib.import_module(f"{PACKAGE}.db").engines_of(app)
+    (engine,) = importlib.import_module(f"{PACKAGE}.foundation.database.session").engines_of(app)
 
     def use() -> None:
         engine.connect().close()

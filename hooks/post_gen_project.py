@@ -1,15 +1,18 @@
-"""Keep what the answers ask for: the one place where a file depends on an answer.
+"""Keep what the answers ask for: the one place where a file depends on an answer. Print the next commands.
 
 Offline, repeatable, and short: whoever runs the template runs this.
 """
 
+import os
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
 # A choice can only be one of the words in cookiecutter.json: nothing that was typed comes here.
 DATABASE = "{{ cookiecutter.database }}"
 SERVER = "{{ cookiecutter.server }}"
-CONTAINER, KUBERNETES, SYSTEMD, TRACING, ERROR_REPORTING = (
+CONTAINER, KUBERNETES, SYSTEMD, TRACING, ERROR_REPORTING, UNDER_CRUFT = (
     answer == "True"
     for answer in (
         "{{ cookiecutter.container }}",
@@ -17,18 +20,22 @@ CONTAINER, KUBERNETES, SYSTEMD, TRACING, ERROR_REPORTING = (
         "{{ cookiecutter.systemd }}",
         "{{ cookiecutter.tracing }}",
         "{{ cookiecutter.error_reporting }}",
+        "{{ cookiecutter._commit is defined }}",
     )
 )
 CI = "{{ cookiecutter.ci }}"
 
 WANTED = {
     "gunicorn.conf.py": SERVER != "uwsgi",
-    "tests/test_gunicorn_conf.py": SERVER != "uwsgi",
+    "gunicorn.pth": SERVER != "uwsgi",
+    "tests/foundation/serving/test_gunicorn_conf.py": SERVER != "uwsgi",
+    "src/{{cookiecutter.package_name}}/foundation/serving/gunicorn.py": SERVER != "uwsgi",
     "uwsgi.ini": SERVER != "gunicorn",
-    "tests/test_uwsgi_ini.py": SERVER != "gunicorn",
+    "src/{{cookiecutter.package_name}}/foundation/serving/uwsgi.py": SERVER != "gunicorn",
+    "tests/foundation/serving/test_uwsgi_ini.py": SERVER != "gunicorn",
     "Dockerfile": CONTAINER or KUBERNETES,
     ".dockerignore": CONTAINER or KUBERNETES,
-    "tests/servers/test_healthcheck.py": CONTAINER or KUBERNETES,
+    "tests/foundation/proofs/test_healthcheck.py": CONTAINER or KUBERNETES,
     "compose.yaml": CONTAINER,
     "deploy/kubernetes": KUBERNETES,
     "deploy/kubernetes/base/migrate.yaml": KUBERNETES and DATABASE != "sqlite",
@@ -38,12 +45,14 @@ WANTED = {
     "deploy/systemd": SYSTEMD,
     "deploy/nginx/gunicorn.conf": SYSTEMD and SERVER != "uwsgi",
     "deploy/nginx/uwsgi.conf": SYSTEMD and SERVER != "gunicorn",
-    "tests/servers/test_tracing.py": TRACING,
-    "tests/servers/test_error_reporting.py": ERROR_REPORTING,
-    "tests/servers/collector.py": TRACING or ERROR_REPORTING,
+    "tests/foundation/observability/test_tracing.py": TRACING,
+    "tests/foundation/proofs/test_tracing.py": TRACING,
+    "tests/foundation/proofs/test_error_reporting.py": ERROR_REPORTING,
+    "tests/foundation/proofs/collector.py": TRACING or ERROR_REPORTING,
     ".github/workflows/ci.yml": CI == "github",
     ".github/workflows/image.yml": CI == "github" and (CONTAINER or KUBERNETES),
     ".gitlab-ci.yml": CI == "gitlab",
+    "renovate.json": CI != "none",
 }
 
 for name, wanted in WANTED.items():
@@ -61,3 +70,10 @@ for name, wanted in WANTED.items():
 # A template that came as a zip file has lost these bits.
 for script in Path("bin").iterdir():
     script.chmod(0o755)
+
+# cruft, which defines _commit, generates several copies to compare them.
+if not UNDER_CRUFT:
+    project, started_in = Path.cwd(), Path(os.environ.get("PWD", "/"))
+    shown = project.name if project.parent == started_in.resolve() else str(project)
+    lines = f"\nNext:\n\n  cd {shlex.quote(shown)}\n  make serve    # http://127.0.0.1:8000\n"
+    sys.stdout.buffer.write(os.fsencode(lines + "\n"))  # The path, whatever the encoding of the terminal.

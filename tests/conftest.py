@@ -1,4 +1,4 @@
-"""How a test gets a generated project, and how it runs a program."""
+"""Fixtures for generated projects."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import functools
 import itertools
 import os
 import shutil
-import signal
-import subprocess
 import tempfile
 import typing as t
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from cookiecutter.main import cookiecutter
+
+from .processes import pytest_runtest_makereport as pytest_runtest_makereport
+from .processes import run
 
 if t.TYPE_CHECKING:
     from .image import Built, Image
@@ -28,8 +29,8 @@ COMBINATIONS: list[Answers] = [
     for server in ("both", "gunicorn", "uwsgi")
 ]
 DEFAULT = COMBINATIONS[0]
-# How it is deployed and watched changes no line of Python, and is combined with the others only where
-# it matters.
+# The answers about deployment and telemetry change no line of Python, and are combined with the others only
+# where it matters.
 DEPLOYMENTS: dict[str, Answers] = {
     "as asked by default": {},
     "with nothing": {"container": False, "ci": "none"},
@@ -48,12 +49,18 @@ DEPLOYMENTS: dict[str, Answers] = {
 }
 EVERYTHING = DEPLOYMENTS["with everything"]
 
-# They run inside a generated project, on the harness of its own proofs.
+# They run inside a generated project, on the servers of its own proofs.
 collect_ignore = ["controls"]
 
 SECRET = "a key for tests that is long enough"  # noqa: S105
 
 Bake = Callable[..., Path]
+Workshop = Callable[[], Path]
+
+# A bound on programs that do not end; no test on a slow machine reaches it.
+BOUND = 3600.0  # seconds
+WITHOUT_PROOFS = (".venv/bin/pytest", "--ignore=tests/foundation/proofs")
+SKIPPING_IS_FAILING = {"FORBID_SKIPS": "1"}
 
 
 def name_of(answers: Mapping[str, str | bool]) -> str:
@@ -62,7 +69,7 @@ def name_of(answers: Mapping[str, str | bool]) -> str:
 
 
 def generate(folder: Path, answers: Mapping[str, str | bool] | None = None, *, hooks: bool = True) -> Path:
-    """Generate a project below a folder; nothing of the user's own is read or written."""
+    """Generate a project below a folder, without reading or writing files of the user."""
     project = cookiecutter(
         str(ROOT),
         no_input=True,
@@ -118,45 +125,31 @@ def workshop() -> Iterator[Callable[[], Path]]:
     shutil.rmtree(root)
 
 
-def run(
-    *command: str | Path,
-    cwd: Path,
-    timeout: float = 60,
-    status: int | None = 0,
-    env: Mapping[str, str] | None = None,
-) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, in an environment without settings; check its status, None is any but 0."""
-    process = subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=clean_environment() | dict(env or {}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(timeout=timeout)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    good = process.returncode == status if status is not None else process.returncode != 0
-    assert good, f"{command} ended with {process.returncode}\n{out}\n{err}"
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
+@pytest.fixture(scope="session")
+def default(workshop: Workshop) -> Path:
+    """The default project, installed without uv."""
+    folder = workshop()
+    project = generate(folder)
+    run("make", "install", cwd=project, timeout=BOUND, env={"PATH": path_without(folder, "uv", "uvx")})
+    return project
 
 
-def clean_environment() -> dict[str, str]:
-    """Return the environment without what would change a project's tests, or this very run."""
-    ours = ("APP_ENV", "DATABASE_URL", "SECRET_KEY", "LOG_LEVEL", "FORWARDED_ALLOW_IPS", "UNCOMMITTED_WORK")
-    tools = ("VIRTUAL_ENV", "FORBID_SKIPS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "SERVER")
-    prefixes = ("WEB_", "TEST_", "PYTEST_", "PYTHON", "GUNICORN_", "UWSGI_", "GIT_", "COOKIECUTTER_")
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ours + tools and not name.startswith(prefixes)
-    }
+@pytest.fixture
+def project(default: Path, workshop: Workshop) -> Path:
+    """A fresh default project, with the environment of another one."""
+    project = generate(workshop())
+    (project / ".venv").symlink_to(default / ".venv")
+    return project
+
+
+def check_without_proofs(project: Path) -> None:
+    """Run the steps of `make check`, without the start, stop and reload of each server."""
+    run("make", "install", cwd=project, timeout=BOUND)
+    env = {"PYTHONPATH": "src", **SKIPPING_IS_FAILING}
+    for command in ("ruff format --check", "ruff check", "mypy", "lint-imports"):
+        program, *arguments = command.split()
+        run(f".venv/bin/{program}", *arguments, cwd=project, timeout=BOUND, env=env)
+    run(*WITHOUT_PROOFS, cwd=project, timeout=BOUND, env=env)
 
 
 def path_without(tmp_path: Path, *names: str) -> str:
@@ -176,15 +169,5 @@ def path_without(tmp_path: Path, *names: str) -> str:
 
 def copy_of_template(folder: Path) -> Path:
     """Copy what belongs to the template, for a test that changes it."""
-    made_here = shutil.ignore_patterns(".git", ".venv", ".demo", "__pycache__", "*_cache")
+    made_here = shutil.ignore_patterns(".git", ".venv*", ".demo", "__pycache__", "*_cache")
     return Path(shutil.copytree(ROOT, folder / "template", ignore=made_here))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where nothing may be lacking (CI), a skipped test is a failed one."""
-    report = yield
-    if report.skipped and os.environ.get("FORBID_SKIPS"):
-        report.outcome = "failed"
-        report.longrepr = f"FORBID_SKIPS is set, and this was skipped: {report.longrepr}"
-    return report

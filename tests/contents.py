@@ -1,8 +1,10 @@
-"""What can be said of every generated project without running it."""
+"""Checks of every generated project that need not run it."""
 
 from __future__ import annotations
 
+import ast
 import configparser
+import functools
 import re
 import stat
 import tomllib
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from .conftest import run
+from .processes import run
 
 # Files of another template language, which belong to the project.
 NOT_RENDERED = (".github/workflows/*.yml", "*.html", "*.mako")
@@ -29,7 +31,7 @@ def tree(project: Path) -> set[str]:
 
 
 def check_syntax(project: Path) -> None:
-    """Check that each file is what its name says: Python, TOML, YAML, INI or a shell script."""
+    """Check the syntax of each file by its name: Python, TOML, YAML, INI or a shell script."""
     for path in files(project):
         text = path.read_text("utf-8")
         if path.suffix == ".py":
@@ -52,6 +54,44 @@ def check_no_jinja(project: Path) -> None:
             assert not found, f"{path} still holds {found}"
 
 
+def check_imports(project: Path) -> None:
+    """Check that every import of the project's own modules names what exists, without running any."""
+    (source,) = (project / "src").iterdir()
+    for path in [*source.rglob("*.py"), *(project / "tests").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (
+                node.level or f"{node.module}.".startswith(f"{source.name}.")
+            ):
+                start = path.parents[node.level - 1] if node.level else source.parent
+                module = start.joinpath(*(node.module or "").split("."))
+                missing = [alias.name for alias in node.names if not provides(module, alias.name)]
+                assert not missing, f"{path}:{node.lineno}: {missing}"
+
+
+def provides(module: Path, name: str) -> bool:
+    """Return whether a module or a package has a name."""
+    if (module / name).is_dir() or (module / f"{name}.py").exists():
+        return True
+    file = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+    return file.exists() and name in names_in(file)
+
+
+@functools.cache
+def names_in(file: Path) -> frozenset[str]:
+    """Return the names that a module binds."""
+    return frozenset(_bound(ast.parse(file.read_text())))
+
+
+def _bound(module: ast.Module) -> Iterator[str]:
+    for node in ast.walk(module):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.alias):
+            yield node.asname or node.name
+
+
 def is_executable(path: Path) -> bool:
-    """Tell whether everybody may run a file."""
+    """Return whether every user may execute a file."""
     return stat.S_IMODE(path.stat().st_mode) & 0o111 == 0o111

@@ -1,4 +1,4 @@
-"""Build what a Dockerfile says in a folder of this machine: no container engine is needed to try it."""
+"""Build a Dockerfile in a folder of this machine, without a container engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .conftest import run
+from .processes import run
 
 
 @dataclass
@@ -36,15 +36,15 @@ def instructions(text: str) -> list[tuple[str, str]]:
 
 
 def build(dockerfile: Path, folder: Path) -> Image:
-    """Follow a Dockerfile; what would be at / of an image lies in a folder.
+    """Follow a Dockerfile; a folder takes the place of the image's root.
 
     A stage is built where the last one will be, since an environment knows its path, and is put
-    aside when it is done. Whose the files are is not followed.
+    aside when it is done. The ownership of files is ignored.
     """
     context, root = dockerfile.parent, folder / "root"
     python = folder / "python"
     python.mkdir(parents=True)
-    # What the base image has: `python`, and nothing of the project.
+    # The base image has `python`, and nothing of the project.
     for name in ("python", "python3"):
         (python / name).symlink_to(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info[1]}")
     image, stage = Image(root), ""
@@ -86,7 +86,7 @@ def build(dockerfile: Path, folder: Path) -> Image:
 
 
 def copy(origin: Path, target: Path, *, into: bool) -> None:
-    """Copy a file, or what is in a folder."""
+    """Copy a file, or the contents of a folder."""
     if origin.is_dir():
         shutil.copytree(origin, target, symlinks=True, dirs_exist_ok=True)
     else:

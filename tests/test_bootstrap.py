@@ -1,4 +1,4 @@
-"""bin/install of both houses: what it does on machines that lack something, and the second time."""
+"""bin/install of the template and of a project: missing prerequisites, updates, two runs at the same time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, copy_of_template, generate, path_without, run
+from .conftest import BOUND, RAW, ROOT, copy_of_template, generate, path_without
+from .processes import run
 
 PYTHON = Path(sys.executable).resolve()
 INSTALLERS = ["pip", "uv"] if shutil.which("uv") else ["pip"]
@@ -20,16 +22,28 @@ INSTALLERS = ["pip", "uv"] if shutil.which("uv") else ["pip"]
 def house(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A template, or a project, that needs a single small package."""
     house = copy_of_template(tmp_path) if request.param == "template" else generate(tmp_path)
-    requirements = house / "requirements" / "development.txt"
-    pins = (ROOT / "requirements" / "development.txt").read_text()
-    found = re.search(r"^iniconfig==.*(?:\n .*)*\n", pins, re.MULTILINE)
-    assert found
-    requirements.write_text(found[0])
+    (house / "requirements" / "development.txt").write_text(pin_of("iniconfig"))
+    (house / "requirements" / "production.txt").write_text("")
     return house
 
 
+def pin_of(package: str) -> str:
+    """Return the lines that pin a package which needs no other."""
+    pins = (ROOT / "requirements" / "development.txt").read_text()
+    found = re.search(rf"^{package}==.*(?:\n .*)*\n", pins, re.MULTILINE)
+    assert found
+    return found[0]
+
+
+def packages_in(house: Path) -> set[str]:
+    """Return the packages of an environment, but for the installer."""
+    program = "import importlib.metadata as m; print(*{d.metadata['Name'] for d in m.distributions()})"
+    found = run(".venv/bin/python", "-c", program, cwd=house).stdout.split()
+    return set(found) - {"pip", "setuptools"}
+
+
 def path_with_python(tmp_path: Path, script: str) -> str:
-    """Return a PATH without uv, on which every Python that is looked for is a script."""
+    """Return a PATH without uv, on which every Python that bin/install looks for is a script."""
     stubs = tmp_path / "stubs"
     stubs.mkdir()
     names = re.findall(r"python3[.\d]*\b", (ROOT / "bin" / "install").read_text())
@@ -40,11 +54,12 @@ def path_with_python(tmp_path: Path, script: str) -> str:
 
 
 def path_for(installer: str, tmp_path: Path) -> str:
-    """Return a PATH on which uv is found, or is not."""
+    """Return a PATH with uv, or one without."""
     return os.environ["PATH"] if installer == "uv" else path_without(tmp_path, "uv", "uvx")
 
 
 def test_an_old_python_is_one_line(house: Path, tmp_path: Path) -> None:
+    """An old Python ends the installation with one line and without an environment."""
     older = "import sys; sys.version_info = (3, 10, 13); exec(sys.argv[1])"
     script = f'[ "$1" = --version ] && exec echo Python 3.10.13\nexec {PYTHON} -c "{older}" "$2"'
     path = path_with_python(tmp_path, script)
@@ -56,6 +71,7 @@ def test_an_old_python_is_one_line(house: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_venv_module_is_one_line(house: Path, tmp_path: Path) -> None:
+    """A missing venv module ends the installation with one line and without half an environment."""
     # Debian's python3 without python3-venv leaves half an environment behind.
     script = f'if [ "$2" = venv ]; then mkdir .venv; exit 1; fi; exec {PYTHON} "$@"'
 
@@ -68,15 +84,14 @@ def test_a_missing_venv_module_is_one_line(house: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("installer", INSTALLERS)
-def test_what_changed_is_installed_and_what_did_not_is_left_alone(
-    house: Path, installer: str, tmp_path: Path
-) -> None:
+def test_only_changed_requirements_are_installed(house: Path, installer: str, tmp_path: Path) -> None:
+    """Changed requirements are installed, and unchanged ones are left alone without output."""
     env = {"PATH": path_for(installer, tmp_path)}
     stale = house / ".venv" / ".installed"
     stale.parent.mkdir()
     stale.write_text("of other requirements\n")
 
-    first = run("bin/install", cwd=house, timeout=300, env=env)
+    first = run("bin/install", cwd=house, timeout=BOUND, env=env)
     kept = house / ".venv" / "kept"
     kept.touch()
     second = run("bin/install", cwd=house, env=env)
@@ -88,37 +103,111 @@ def test_what_changed_is_installed_and_what_did_not_is_left_alone(
 
 
 @pytest.mark.parametrize("installer", INSTALLERS)
+def test_an_environment_is_brought_up_to_date(house: Path, installer: str, tmp_path: Path) -> None:
+    """A changed file adds, keeps and removes packages in the environment that is there."""
+    env = {"PATH": path_for(installer, tmp_path)}
+    requirements = house / "requirements" / "development.txt"
+    run("bin/install", cwd=house, timeout=BOUND, env=env)
+    (house / ".venv" / "kept").touch()
+
+    requirements.write_text(pin_of("iniconfig") + pin_of("pluggy"))
+    grown = run("bin/install", cwd=house, timeout=BOUND, env=env)
+    after_growing = packages_in(house)
+    requirements.write_text(pin_of("pluggy"))
+    run("bin/install", cwd=house, timeout=BOUND, env=env)
+
+    assert "install: bringing .venv up to date\n" in grown.stderr
+    assert (after_growing, packages_in(house)) == ({"iniconfig", "pluggy"}, {"pluggy"})
+    assert (house / ".venv" / "kept").exists()
+
+
+def test_two_installs_at_the_same_time_make_one_environment(house: Path) -> None:
+    """Of two installs at the same time one works; the other waits, and finds nothing left to do."""
+    with ThreadPoolExecutor() as threads:
+        runs = [threads.submit(run, "bin/install", cwd=house, timeout=BOUND) for _ in range(4)]
+
+    made = [done.result().stderr.count("install: making .venv") for done in runs]
+    assert sorted(made) == [0, 0, 0, 1]
+    assert packages_in(house) == {"iniconfig"}
+
+
+def test_production_requirements_alone_can_be_installed(house: Path) -> None:
+    """The production requirements are installed alone, and are not all that a later install needs."""
+    (house / "requirements" / "production.txt").write_text(pin_of("pluggy"))
+    (house / "requirements" / "development.txt").write_text(pin_of("pluggy") + pin_of("iniconfig"))
+
+    run("bin/install", "production", cwd=house, timeout=BOUND)
+    alone = packages_in(house)
+    run("bin/install", cwd=house, timeout=BOUND)
+    again = run("bin/install", "production", cwd=house)
+
+    assert (alone, packages_in(house)) == ({"pluggy"}, {"pluggy", "iniconfig"})
+    assert again.stderr == ""
+
+
+@pytest.mark.parametrize("installer", INSTALLERS)
 @pytest.mark.parametrize(
     ("pattern", "replacement"),
     [(r"(sha256:)[0-9a-f]{8}", r"\g<1>00000000"), (r"( \\\n *\S+)+", "")],
     ids=["another hash", "no hash"],
 )
-def test_a_package_that_is_not_the_one_that_was_pinned_is_refused(
+def test_a_package_without_its_pinned_hash_is_refused(
     house: Path, installer: str, pattern: str, replacement: str, tmp_path: Path
 ) -> None:
+    """A package whose hash is not the pinned one, or that has none, is refused."""
     requirements = house / "requirements" / "development.txt"
     requirements.write_text(re.sub(pattern, replacement, requirements.read_text()))
 
     done = run(
-        "bin/install", cwd=house, timeout=300, status=None, env={"PATH": path_for(installer, tmp_path)}
+        "bin/install", cwd=house, timeout=BOUND, status=None, env={"PATH": path_for(installer, tmp_path)}
     )
 
     assert "hash" in done.stderr.lower()
     assert not (house / ".venv" / ".installed").exists()
 
 
-def test_a_template_that_was_moved_installs_its_tools_again(tmp_path: Path) -> None:
-    template = copy_of_template(tmp_path)
-    (template / "requirements" / "development.txt").write_text("# nothing\n")
-    run("bin/install", cwd=template, timeout=300)
+def test_a_folder_that_was_moved_gets_a_new_environment(house: Path, tmp_path: Path) -> None:
+    """An environment names its folder, so one that was moved is made again; an .env that is there stays."""
+    (house / "requirements" / "development.txt").write_text("# nothing\n")
+    run("bin/install", cwd=house, timeout=BOUND)
 
-    moved = template.rename(tmp_path / "moved")
-    done = run("bin/install", cwd=moved, timeout=300)
+    moved = house.rename(tmp_path / "moved")
+    done = run("bin/install", cwd=moved, timeout=BOUND)
 
     assert done.stderr == "install: making .venv\n"
 
 
 def test_arguments_of_the_test_command_are_pytests() -> None:
+    """The test command passes its arguments to pytest."""
     done = run("bin/test", "--version", cwd=ROOT)
 
     assert done.stdout.startswith("pytest ")
+
+
+def test_the_callers_search_path_leads_nowhere(house: Path, tmp_path: Path) -> None:
+    """With CDPATH in the caller's environment, the installation changes this house and no other folder."""
+    home = tmp_path / "home"
+    for name in ("bin", "requirements", ".venv"):
+        (home / name).mkdir(parents=True)
+    (home / ".env.example").write_text("KEPT=1\n")
+    before = sorted(home.rglob("*"))
+
+    run("bin/install", cwd=house, timeout=BOUND, env={"CDPATH": str(home)})
+
+    assert sorted(home.rglob("*")) == before
+    assert packages_in(house) == {"iniconfig"}
+
+
+SCRIPTS = [ROOT / ".ci" / "run", *(ROOT / "bin").iterdir(), *(RAW / "bin").iterdir()]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [script for script in SCRIPTS if script.is_file()],
+    ids=lambda path: f"{path.parents[1].name}-{path.name}",
+)
+def test_no_script_searches_for_its_folder(script: Path) -> None:
+    """A script of the shell that changes the folder does not let CDPATH choose another one."""
+    text = script.read_text("utf-8")
+    if text.startswith("#!/bin/sh") and re.search(r"\bcd ", text):
+        assert "unset CDPATH" in text.partition("cd ")[0]

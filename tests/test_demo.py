@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import copy_of_template, run
-from .serving import Serving, ask, serving
+from .conftest import copy_of_template
+from .processes import Answer, WebServer, run, serve
 
 MINUTES = 10  # for two environments to be made
 # Settings of something else, which a shell may hold: the demonstration is not to use them.
@@ -24,63 +24,83 @@ FOREIGN = {
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A template that nothing was run in."""
+    """A template in which no command has been run."""
     return copy_of_template(tmp_path_factory.mktemp("clone"))
 
 
-def printed_requests(server: Serving) -> list[list[str]]:
+def printed_requests(server: WebServer) -> list[list[str]]:
     """Return the arguments of each curl that was printed."""
-    lines = re.findall(r"^  curl (.*)", server.log.read_text(), re.MULTILINE)
+    lines = re.findall(r"^  curl (.*)", server.log, re.MULTILINE)
     return [shlex.split(line) for line in lines]
 
 
-def send(url: str, *options: str) -> tuple[int, object]:
-    """Do what curl does with these arguments."""
+def send(server: WebServer, url: str, *options: str) -> Answer:
+    """Send the request that curl would send with these arguments."""
+    assert url.startswith(f"http://127.0.0.1:{server.port}/")
+    path = "/" + url.split("/", maxsplit=3)[3]
     given = dict(zip(options[::2], options[1::2], strict=True))
     headers = dict([given["-H"].split(": ")]) if "-H" in given else {}
-    return ask(url, given.get("-d"), headers)
+    return server.send("POST" if "-d" in given else "GET", path, given.get("-d"), headers)
 
 
 def test_the_demo_answers_what_it_prints_and_ctrl_c_ends_it(clone: Path, tmp_path: Path) -> None:
-    with serving("bin/demo", cwd=clone, log=tmp_path / "log", env=FOREIGN) as server:
-        server.wait_until_it_answers(60 * MINUTES)
-        assert server.url in server.log.read_text()
+    """The demo answers the requests that it prints, and Ctrl-C ends it with 0 and no process left."""
+    with serve("bin/demo", cwd=clone, log=tmp_path / "log", env=FOREIGN) as server:
+        server.wait_until_ready(60 * MINUTES)
+        assert f"http://127.0.0.1:{server.port}" in server.log
 
-        create, collect, read = (send(*arguments) for arguments in printed_requests(server))
-        # A terminal sends it to everybody in the group.
-        status = server.end(signal.SIGINT, everybody=True)
+        create, collect, read = (send(server, *arguments) for arguments in printed_requests(server))
+        # A terminal sends it to every process of the group.
+        server.signal_all(signal.SIGINT)
 
-        assert status == 0, server.log.read_text()
-        assert not server.is_anybody_left()
-    assert create[0] == 201
-    assert collect[0] == read[0] == 200
-    assert create[1] == read[1]
-    assert "Traceback" not in server.log.read_text()
+        assert server.wait() == 0, server.log
+        assert not server.is_running()
+    assert create.status == 201
+    assert collect.status == read.status == 200
+    assert create.json == read.json
+    assert "Traceback" not in server.log
+    assert re.findall(r"^demo: (\d of \d), ", server.log, re.MULTILINE) == ["1 of 3", "2 of 3", "3 of 3"]
 
 
 def test_the_second_time_only_the_project_is_new(clone: Path, tmp_path: Path) -> None:
+    """A second demo generates the project again, keeps its environment and backs up the old project."""
     kept = clone / ".demo" / "notes-service" / ".venv" / "kept"
     kept.touch()
     changed = clone / ".demo" / "notes-service" / "README.md"
     changed.write_text("changed")
 
-    with serving("bin/demo", cwd=clone, log=tmp_path / "log") as server:
-        server.wait_until_it_answers(60 * MINUTES)
+    with serve("bin/demo", cwd=clone, log=tmp_path / "log") as server:
+        server.wait_until_ready(60 * MINUTES)
         assert kept.exists()
         assert changed.read_text() != "changed"
         assert (clone / ".demo" / "before" / "README.md").read_text() == "changed"
-        assert "making" not in server.log.read_text()
+        assert "making" not in server.log
 
         # SIGTERM to the one process that was started is enough.
-        status = server.end(signal.SIGTERM)
+        server.signal(signal.SIGTERM)
 
-        assert status == 0, server.log.read_text()
-        assert not server.is_anybody_left()
+        assert server.wait() == 0, server.log
+        assert not server.is_running()
+
+
+def test_the_demo_installs_no_tools_and_they_are_added(clone: Path) -> None:
+    """The demo installs what generates and what serves; a later `make test` adds the tools in place."""
+    project = clone / ".demo" / "notes-service"
+    assert [(each / ".venv" / "bin" / "pytest").exists() for each in (clone, project)] == [False, False]
+
+    done = run("make", "install", cwd=project, timeout=60 * MINUTES)
+
+    assert done.stderr.startswith("install: bringing .venv up to date\n")
+    assert (project / ".venv" / "kept").exists()
+    run(".venv/bin/pytest", "--version", cwd=project)
 
 
 def test_a_port_that_is_taken_is_one_line(clone: Path) -> None:
+    """A port that is taken ends the demo with one line."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         bind = f"127.0.0.1:{taken.getsockname()[1]}"
         done = run("bin/demo", cwd=clone, status=1, timeout=60 * MINUTES, env={"WEB_BIND": bind})
 
-    assert re.fullmatch(rf"demo: {bind} cannot be served on: .*\n", done.stderr)
+    progress, line = done.stderr.splitlines()
+    assert progress == "demo: 1 of 3, installing cookiecutter"
+    assert line.startswith(f"demo: {bind} cannot be served on: ")

@@ -1,7 +1,8 @@
-"""What a project is deployed with does what it says, and the tools that check such files agree."""
+"""The deployment files of a project work, and the tools that check such files accept them."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -11,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import SECRET, Bake, run
-from .image import Built, instructions
-from .serving import ask, serving
+from .conftest import SECRET, Bake
+from .image import Built, build, instructions
+from .processes import run, serve
 
 BIN = Path(sys.executable).parent
 EACH_SERVER = pytest.mark.parametrize("server", ["gunicorn", "uwsgi"])
@@ -21,7 +22,8 @@ EACH_DATABASE = pytest.mark.parametrize("database", ["postgresql", "sqlite"])
 
 
 @EACH_SERVER
-def test_an_image_serves_and_its_health_check_says_so(server: str, image: Built, tmp_path: Path) -> None:
+def test_an_image_serves_and_passes_its_health_check(server: str, image: Built, tmp_path: Path) -> None:
+    """An image serves, passes its health check until it ends, and writes nothing but its data."""
     made = image(server)
     settings = {"DATABASE_URL": f"sqlite:///{made.root}/data/notes.db", "SECRET_KEY": SECRET}
     settings = made.environment | settings | {"WEB_CONCURRENCY": "1"}
@@ -29,21 +31,79 @@ def test_an_image_serves_and_its_health_check_says_so(server: str, image: Built,
     run("alembic", "upgrade", "head", cwd=made.directory, env=settings)
     before = set(made.root.rglob("*"))
 
-    with serving(*made.command, cwd=made.directory, log=tmp_path / "log", env=settings) as running:
-        running.wait_until_it_answers(60)
-        port = running.url.rpartition(":")[2]
-        check = [word.replace("8000", port) for word in made.check]
+    with serve(*made.command, cwd=made.directory, log=tmp_path / "log", env=settings) as running:
+        running.wait_until_ready(60)
+        check = [word.replace("8000", str(running.port)) for word in made.check]
         run(*check, cwd=made.directory, env=made.environment)
-        assert ask(f"{running.url}/notes")[0] == ask(f"{running.url}/readyz")[0] == 200
-        assert running.end(signal.SIGTERM) == 0
+        assert running.get("/notes").status == running.get("/readyz").status == 200
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 0
 
     run(*check, cwd=made.directory, env=made.environment, status=1)
     # Nothing was written beside the data: the root file system may be read-only.
     assert {path.relative_to(made.root).parts[0] for path in set(made.root.rglob("*")) - before} <= {"data"}
 
 
+COMMANDS = {
+    "doctor": ("python", "-m", "notes_service.foundation.serving.doctor"),
+    "settings": ("python", "-m", "notes_service.foundation.serving.settings"),
+    "flask": ("flask", "--app", "notes_service.wsgi", "seed", "2"),
+    "alembic": ("alembic", "current"),
+}
+
+
+@pytest.mark.parametrize("server", ["both", "gunicorn", "uwsgi"])
+def test_every_document_has_the_same_exit_codes(server: str, bake: Bake) -> None:
+    """README, OPERATIONS and failures.md name the same exit codes, and supervisors give up at 78 alone."""
+    project = bake(server=server, systemd=True, kubernetes=True)
+    readme, operations, failures = (
+        (project / name).read_text() for name in ("README.md", "docs/OPERATIONS.md", "docs/failures.md")
+    )
+    servers = {"both": {3, 22}, "gunicorn": {3}, "uwsgi": {22}}[server]
+
+    table = operations.partition("## Exit codes")[2].partition("\n## ")[0]
+    listed = {int(code) for code in re.findall(r"^\| (\d+)\b", table, re.MULTILINE)}
+    assert listed - {137, 143} == {0, 1, 78} | servers
+    rows = dict(re.findall(r"^\| (0|78|1, 3, 22) \| .* \| (.*) \|$", readme, re.MULTILINE))
+    assert rows.keys() == {"0", "78", "1, 3, 22"}
+    assert rows["78"].startswith("not try again")
+    assert rows["1, 3, 22"].startswith("try again")
+    assert "`RestartPreventExitStatus=78`, no other status" in failures
+    unit = (project / "deploy" / "systemd" / f"{project.name}.service").read_text()
+    assert re.findall(r"^RestartPreventExitStatus=(.+)$", unit, re.MULTILINE) == ["78"]
+
+
 @EACH_SERVER
-def test_an_image_holds_what_runs_and_nothing_else(server: str, image: Built) -> None:
+def test_documented_commands_work_in_an_image(server: str, image: Built) -> None:
+    """Commands that the documents run in production work in an image, where nothing is installed by make."""
+    made = image(server)
+    key = "s0me-0ther-r4nd0m-ch4r4cters-of-a-service"
+    settings = {"DATABASE_URL": f"sqlite:///{made.root}/data/commands.db", "SECRET_KEY": key}
+    env = made.environment | settings
+    run("alembic", "upgrade", "head", cwd=made.directory, env=env)
+
+    codes = {"doctor": 1}  # It has findings.
+    for name, command in COMMANDS.items():
+        done = run(*command, cwd=made.directory, env=env, status=codes.get(name, 0))
+        assert "Traceback" not in done.stdout + done.stderr, name
+
+
+def test_an_image_of_a_private_checkout_can_be_read(bake: Bake, tmp_path: Path) -> None:
+    """An image from a checkout that only its owner can read has no file that another user cannot."""
+    project = shutil.copytree(bake(database="sqlite", server="gunicorn"), tmp_path / "project")
+    for path in [project, *project.rglob("*")]:
+        path.chmod(0o700 if path.is_dir() else 0o600)
+
+    made = build(project / "Dockerfile", tmp_path / "image")
+
+    for path in (made.root / "app").rglob("*"):
+        if not path.is_symlink():
+            assert path.stat().st_mode & (0o005 if path.is_dir() else 0o004), path
+
+
+@EACH_SERVER
+def test_an_image_contains_only_runtime_files(server: str, image: Built) -> None:
+    """An image contains only the files that run, compiled, without pip, and its user is not root."""
     made = image(server)
 
     assert {path.name for path in (made.root / "app").iterdir()} == {
@@ -62,7 +122,8 @@ def test_an_image_holds_what_runs_and_nothing_else(server: str, image: Built) ->
 
 @EACH_DATABASE
 @EACH_SERVER
-def test_the_dockerfile_is_a_good_one(database: str, server: str, bake: Bake) -> None:
+def test_the_dockerfile_passes_hadolint(database: str, server: str, bake: Bake) -> None:
+    """The Dockerfile passes hadolint, and its stages have the same base image with a precise tag."""
     project = bake(database=database, server=server)
 
     run(BIN / "hadolint", "--failure-threshold", "style", "Dockerfile", cwd=project)
@@ -73,7 +134,8 @@ def test_the_dockerfile_is_a_good_one(database: str, server: str, bake: Bake) ->
 
 
 @EACH_SERVER
-def test_an_image_takes_nothing_but_what_it_needs(server: str, bake: Bake) -> None:
+def test_the_build_context_contains_only_the_copied_files(server: str, bake: Bake) -> None:
+    """The build context of an image contains only the files that the Dockerfile copies."""
     project = bake(server=server)
     lines = (project / ".dockerignore").read_text().splitlines()
     allowed = {line[1:] for line in lines if line.startswith("!")}
@@ -86,7 +148,8 @@ def test_an_image_takes_nothing_but_what_it_needs(server: str, bake: Bake) -> No
 
 @EACH_DATABASE
 @EACH_SERVER
-def test_compose_takes_the_file(database: str, server: str, bake: Bake) -> None:
+def test_the_compose_file_is_valid(database: str, server: str, bake: Bake) -> None:
+    """The compose file matches its schema."""
     project = bake(database=database, server=server)
 
     check_schema("compose-spec", project / "compose.yaml")
@@ -98,9 +161,8 @@ def check_schema(name: str, file: Path) -> None:
 
 
 @EACH_DATABASE
-def test_compose_starts_the_service_after_its_migrations_and_gives_it_no_right(
-    database: str, bake: Bake
-) -> None:
+def test_compose_migrates_first_and_grants_no_privilege(database: str, bake: Bake) -> None:
+    """Compose starts the service after its migrations, with no privilege and no default secret."""
     services = yaml.safe_load((bake(database=database) / "compose.yaml").read_text())["services"]
     web, migrate = services["web"], services["migrate"]
 
@@ -123,12 +185,13 @@ def test_compose_starts_the_service_after_its_migrations_and_gives_it_no_right(
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 @EACH_DATABASE
 @EACH_SERVER
-def test_systemd_takes_the_units_and_finds_little_to_attack(
+def test_the_systemd_units_are_valid_and_hardened(
     database: str, server: str, bake: Bake, tmp_path: Path
 ) -> None:
+    """systemd accepts the units without a warning and rates their exposure as low."""
     project = bake(database=database, server=server, systemd=True, project_slug="1" * 40)
     for unit in (project / "deploy" / "systemd").iterdir():
-        # What they start is looked for: it is not installed here.
+        # systemd-analyze looks for the programs, which are not installed here.
         text = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", unit.read_text(), flags=re.MULTILINE)
         (tmp_path / unit.name).write_text(text)
     units = sorted(path.name for path in tmp_path.iterdir())
@@ -139,13 +202,13 @@ def test_systemd_takes_the_units_and_finds_little_to_attack(
     for name in units[:2]:
         security = ("security", "--offline=true", "--threshold=20", f"./{name}")
         run("systemd-analyze", *security, cwd=tmp_path)
-    # The data belong to one user, whoever is there first.
+    # The data belong to one user, whichever unit starts first.
     assert values(tmp_path / units[0], "User") == values(tmp_path / units[1], "User") == ["svc-" + "1" * 26]
-    assert values(tmp_path / units[1], "RestartPreventExitStatus") == ["78 22"]
+    assert values(tmp_path / units[1], "RestartPreventExitStatus") == ["78"]
 
 
 def values(unit: Path, name: str) -> list[str]:
-    """Return what a unit says of something."""
+    """Return the values of a unit's setting."""
     return re.findall(rf"^{name}=(.*)$", unit.read_text(), re.MULTILINE)
 
 
@@ -164,9 +227,10 @@ def rendered(project: Path, environment: str, folder: Path) -> Path:
 @EACH_SERVER
 @EACH_DATABASE
 @pytest.mark.parametrize("environment", ["staging", "production"])
-def test_kubernetes_takes_the_manifests(
+def test_the_kubernetes_manifests_are_valid(
     environment: str, database: str, server: str, bake: Bake, tmp_path: Path
 ) -> None:
+    """The manifests are valid, scale only with PostgreSQL, and contain no secret."""
     project = bake(kubernetes=True, database=database, server=server)
     file = rendered(project, environment, tmp_path)
 
@@ -180,6 +244,7 @@ def test_kubernetes_takes_the_manifests(
 
 @EACH_DATABASE
 def test_pods_may_do_nothing_but_serve(database: str, bake: Bake, tmp_path: Path) -> None:
+    """Pods have no privilege beyond serving, limits of resources, and the right probes."""
     file = rendered(bake(kubernetes=True, database=database), "production", tmp_path)
     documents = list(yaml.safe_load_all(file.read_text()))
     running = [document for document in documents if document["kind"] in {"Deployment", "Job"}]
@@ -207,6 +272,7 @@ def test_pods_may_do_nothing_but_serve(database: str, bake: Bake, tmp_path: Path
 
 
 def test_a_migration_with_a_wrong_setting_is_not_tried_again(bake: Bake, tmp_path: Path) -> None:
+    """A migration job with an invalid setting, which exits with 78, is not tried again."""
     file = rendered(bake(kubernetes=True), "production", tmp_path)
     (job,) = (document for document in yaml.safe_load_all(file.read_text()) if document["kind"] == "Job")
 
@@ -216,7 +282,8 @@ def test_a_migration_with_a_wrong_setting_is_not_tried_again(bake: Bake, tmp_pat
     assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
 
 
-def test_pods_hear_and_reach_only_what_is_named(bake: Bake, tmp_path: Path) -> None:
+def test_pods_connect_only_on_the_named_ports(bake: Bake, tmp_path: Path) -> None:
+    """Network policies deny pods every connection except on the named ports."""
     project = bake(kubernetes=True, tracing=True, error_reporting=True)
     file = rendered(project, "production", tmp_path)
     policies = {
@@ -244,13 +311,32 @@ def test_pods_hear_and_reach_only_what_is_named(bake: Bake, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("server", ["both", "gunicorn", "uwsgi"])
 @pytest.mark.parametrize("container", [True, False])
-def test_the_ci_file_is_one_and_asks_for_little(container: bool, server: str, bake: Bake) -> None:
+def test_the_gitlab_ci_file_is_valid(container: bool, server: str, bake: Bake) -> None:
+    """The GitLab CI file matches its schema, and builds an image only for a container."""
     gitlab = bake(ci="gitlab", container=container, server=server)
     check_schema("gitlab-ci", gitlab / ".gitlab-ci.yml")
     assert ("build" in yaml.safe_load((gitlab / ".gitlab-ci.yml").read_text())) is container
 
 
+@pytest.mark.parametrize("ci", ["github", "gitlab"])
+def test_the_dependency_bot_compiles_the_requirement_files(ci: str, bake: Bake) -> None:
+    """Renovate's configuration is valid, and finds in each requirement file the command that makes it."""
+    project = bake(ci=ci)
+    check_schema("renovate", project / "renovate.json")
+
+    (pattern,) = json.loads((project / "renovate.json").read_text())["pip-compile"]["managerFilePatterns"]
+    names = [path.relative_to(project).as_posix() for path in (project / "requirements").iterdir()]
+    assert all(re.search(pattern.strip("/"), name) for name in names)
+    for name in names:
+        # Renovate takes the command from the last line of the head, and knows these of uv's options.
+        command = re.match(r"(?:#.*\n)+?# {4}uv (.*)\n(?!#)", (project / name).read_text())
+        assert command, name
+        options = {word.partition("=")[0] for word in command[1].split() if word.startswith("-")}
+        assert options <= {"--group", "--constraint", "--output-file"}
+
+
 def test_the_workflows_are_safe(bake: Bake) -> None:
+    """The GitHub workflows match their schema and pass zizmor."""
     project = bake()
     for workflow in (project / ".github" / "workflows").iterdir():
         check_schema("github-workflows", workflow)

@@ -1,4 +1,4 @@
-"""What is generated passes its own checks, in an environment of its own."""
+"""Generated projects pass their own checks, in their own environments."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from openapi_spec_validator import validate
 import local_extensions
 
 from .conftest import (
+    BOUND,
     COMBINATIONS,
     DEFAULT,
     DEPLOYMENTS,
     EVERYTHING,
+    SKIPPING_IS_FAILING,
+    WITHOUT_PROOFS,
     Answers,
+    Workshop,
+    check_without_proofs,
     generate,
     name_of,
-    path_without,
-    run,
 )
-from .serving import ask, serving
+from .processes import run, serve
 
 # Answers that are accepted, and that code and configuration could stumble over.
 AWKWARD: dict[str, Answers] = {
@@ -38,28 +41,16 @@ AWKWARD: dict[str, Answers] = {
     },
 }
 OTHERS: dict[str, Answers] = {name_of(answers): answers for answers in COMBINATIONS[1:]} | AWKWARD
-# How a project is deployed changes no Python, but some tests of it look at the files.
+# The deployment of a project changes no Python, but some of its tests read the files.
 DEPLOYED: dict[str, Answers] = {
     "postgresql-gunicorn": DEPLOYMENTS["with nothing"],
     # They share the environment of the default project, which has nothing to send traces with.
     **dict.fromkeys(AWKWARD, EVERYTHING | {"tracing": False, "error_reporting": False}),
 }
 DEPLOYED |= dict.fromkeys(("postgresql-uwsgi", "sqlite-both", "sqlite-gunicorn", "sqlite-uwsgi"), EVERYTHING)
-WITHOUT_SERVERS = (".venv/bin/pytest", "--ignore=tests/servers")
-FOUR_AT_A_TIME = (".venv/bin/pytest", "-n", "4", "--dist", "loadscope")
-SKIPPING_IS_FAILING = {"FORBID_SKIPS": "1"}
+PROOFS = (".venv/bin/pytest", "-n", "4", "--dist", "loadscope", "tests/foundation/proofs")
 
-Workshop = Callable[[], Path]
 Projects = dict[str, Path]
-
-
-@pytest.fixture(scope="session")
-def default(workshop: Workshop) -> Path:
-    """The default project, installed without uv."""
-    folder = workshop()
-    project = generate(folder)
-    run("make", "install", cwd=project, timeout=600, env={"PATH": path_without(folder, "uv", "uvx")})
-    return project
 
 
 @pytest.fixture(scope="session")
@@ -74,53 +65,63 @@ def projects(default: Path, workshop: Workshop) -> Projects:
 
 @pytest.fixture(scope="session")
 def checked(projects: Projects) -> Iterator[Callable[[str], None]]:
-    """Check these projects, one on each processor; what is returned waits for one, and raises what failed."""
+    """Check these projects, one on each processor; the result waits for one and raises its failure."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = {name: pool.submit(check_without_servers, project) for name, project in projects.items()}
+        jobs = {name: pool.submit(check_without_proofs, project) for name, project in projects.items()}
         yield lambda name: jobs[name].result()
         pool.shutdown(cancel_futures=True)
 
 
-def check_without_servers(project: Path) -> None:
-    """Do what `make check` does, without the tests that start servers."""
-    run("make", "install", cwd=project, timeout=600)
-    env = {"PYTHONPATH": "src", **SKIPPING_IS_FAILING}
-    for command in ("ruff format --check", "ruff check", "mypy", "lint-imports"):
-        program, *arguments = command.split()
-        run(f".venv/bin/{program}", *arguments, cwd=project, timeout=300, env=env)
-    run(*WITHOUT_SERVERS, cwd=project, timeout=600, env=env)
+def test_make_test_passes_from_a_clean_install(workshop: Workshop) -> None:
+    """`make test` of a project installs what it needs, and passes."""
+    run("make", "test", cwd=generate(workshop()), timeout=BOUND, env=SKIPPING_IS_FAILING)
 
 
+@pytest.mark.matrix
 def test_make_check_passes_from_a_clean_install(workshop: Workshop) -> None:
+    """`make check` passes after a clean installation."""
     project = generate(workshop())
 
-    run("make", "check", cwd=project, timeout=900, env=SKIPPING_IS_FAILING)
+    run("make", "check", cwd=project, timeout=BOUND, env=SKIPPING_IS_FAILING)
 
 
 def test_no_uv_is_needed(default: Path) -> None:
-    run(".venv/bin/pytest", "tests/notes/test_views.py", cwd=default, timeout=300, env=SKIPPING_IS_FAILING)
+    """A project that was installed without uv can run its tests."""
+    run(".venv/bin/pytest", "tests/notes/test_views.py", cwd=default, timeout=BOUND, env=SKIPPING_IS_FAILING)
 
 
+@pytest.mark.matrix
 def test_the_tests_pass_on_sqlite_too(default: Path) -> None:
+    """The tests of the default project pass on SQLite, too."""
     env = {"TEST_DATABASE_URL": "sqlite", **SKIPPING_IS_FAILING}
 
-    run(*WITHOUT_SERVERS, cwd=default, timeout=600, env=env)
+    run(*WITHOUT_PROOFS, cwd=default, timeout=BOUND, env=env)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_other_project_passes_its_checks(name: str, checked: Callable[[str], None]) -> None:
+    """Every other combination of answers passes its checks."""
     checked(name)
 
 
+@pytest.mark.matrix
+def test_the_proofs_pass_in_the_default_project(default: Path) -> None:
+    """The proofs pass in the default project, on the usual servers."""
+    run(*PROOFS, cwd=default, timeout=BOUND, env=SKIPPING_IS_FAILING)
+
+
+@pytest.mark.matrix
 @pytest.mark.parametrize("server", ["gunicorn", "uwsgi"])
-def test_the_tests_on_servers_pass_with_each_server_alone(server: str, projects: Projects) -> None:
-    # They take long: `make check` runs them for the default project, this for those that have least.
+def test_the_proofs_pass_with_each_server_alone(server: str, projects: Projects) -> None:
+    """The proofs pass in a project that has only one of the servers."""
     project = projects[f"sqlite-{server}"]
-    run("make", "install", cwd=project, timeout=600)
+    run("make", "install", cwd=project, timeout=BOUND)
 
-    run(*FOUR_AT_A_TIME, "tests/servers", cwd=project, timeout=900, env=SKIPPING_IS_FAILING)
+    run(*PROOFS, cwd=project, timeout=BOUND, env=SKIPPING_IS_FAILING)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("question", "answer", "module"),
     [
@@ -130,33 +131,37 @@ def test_the_tests_on_servers_pass_with_each_server_alone(server: str, projects:
         ("server", "gunicorn", "pyuwsgi"),
     ],
 )
-def test_what_was_not_chosen_is_not_installed(
+def test_packages_of_unchosen_options_are_not_installed(
     question: str, answer: str, module: str, default: Path, projects: Projects
 ) -> None:
+    """A package for an option that was not chosen is not installed."""
     find = f"import importlib.util as i; print(i.find_spec({module!r}) is None)"
     without = projects[name_of({**DEFAULT, question: answer})]
-    run("make", "install", cwd=without, timeout=600)
+    run("make", "install", cwd=without, timeout=BOUND)
 
     assert run(".venv/bin/python", "-c", find, cwd=default).stdout == "False\n"
     assert run(".venv/bin/python", "-c", find, cwd=without).stdout == "True\n"
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("server", ["both", "gunicorn", "uwsgi"])
 def test_a_project_that_was_generated_without_hooks_serves(
     server: str, projects: Projects, tmp_path: Path
 ) -> None:
+    """A project that was generated without hooks serves requests."""
     project = generate(tmp_path, {"database": "sqlite", "server": server}, hooks=False)
     same = projects[f"sqlite-{server}"]
-    run("make", "install", cwd=same, timeout=600)
+    run("make", "install", cwd=same, timeout=BOUND)
     (project / ".venv").symlink_to(same / ".venv")
     run("make", "migrate", cwd=project)
 
-    with serving("bin/serve", cwd=project, log=tmp_path / "log") as running:
-        running.wait_until_it_answers(60)
-        assert ask(f"{running.url}/notes")[0] == 200
+    with serve("bin/serve", cwd=project, log=tmp_path / "log") as running:
+        running.wait_until_ready(60)
+        assert running.get("/notes").status == 200
 
 
-def test_the_openapi_document_is_one(default: Path) -> None:
+def test_the_openapi_document_is_valid(default: Path) -> None:
+    """The OpenAPI document of the default project is valid."""
     program = (
         "import json; from notes_service.app import create_app;"
         "print(json.dumps(create_app().test_client().get('/openapi.json').json))"
@@ -166,10 +171,26 @@ def test_the_openapi_document_is_one(default: Path) -> None:
     validate(json.loads(run(".venv/bin/python", "-c", program, cwd=default, env=settings).stdout))
 
 
-def test_no_package_is_called_like_a_module_that_is_installed(default: Path, projects: Projects) -> None:
+def test_the_document_of_every_kind_of_operation_is_valid(default: Path) -> None:
+    """The OpenAPI document of a feature with every kind of operation is valid."""
+    program = (
+        "import json; from flask import Flask; from tests.foundation.sample import catalogue;"
+        "from notes_service.foundation.http import errors, openapi;"
+        "app = Flask('catalogue'); errors.init_app(app); app.register_blueprint(catalogue.bp);"
+        "print(json.dumps(openapi.document(app)))"
+    )
+
+    validate(
+        json.loads(run(".venv/bin/python", "-c", program, cwd=default, env={"PYTHONPATH": "src:."}).stdout)
+    )
+
+
+@pytest.mark.matrix
+def test_no_package_may_have_the_name_of_an_installed_module(default: Path, projects: Projects) -> None:
+    """The name of an installed module is not accepted as the name of the package."""
     program = "import importlib.metadata as m; print('\\n'.join(m.packages_distributions()))"
     most = projects["sqlite-both"]
-    run("make", "install", cwd=most, timeout=600)
+    run("make", "install", cwd=most, timeout=BOUND)
 
     for project in default, most:
         modules = run(".venv/bin/python", "-c", program, cwd=project).stdout.split()
@@ -177,9 +198,39 @@ def test_no_package_is_called_like_a_module_that_is_installed(default: Path, pro
 
 
 def is_accepted(package: str) -> bool:
-    """Tell whether a package may be called so."""
+    """Return whether a package may have this name."""
     try:
         local_extensions.check("package_name", package)
     except local_extensions.BadAnswer:
         return False
     return True
+
+
+def test_a_project_without_the_hook_collects_no_test_of_what_it_lacks(
+    default: Path, workshop: Workshop
+) -> None:
+    """With --accept-hooks=no the tests of parts without their packages are there, and are not collected."""
+    project = generate(workshop(), hooks=False)
+    (project / ".venv").symlink_to(default / ".venv")
+    env = {"PYTHONPATH": "src", **SKIPPING_IS_FAILING}
+
+    assert (project / "tests/foundation/proofs/test_tracing.py").exists()
+    run(".venv/bin/pytest", "--collect-only", cwd=project, env=env, timeout=BOUND)
+    run(".venv/bin/pytest", "tests/foundation/test_configuration.py", cwd=project, env=env, timeout=BOUND)
+
+
+def test_a_path_may_have_any_letters(default: Path, workshop: Workshop) -> None:
+    """A project whose path is not ASCII works in the C locale: settings, migrations, a feature and tests."""
+    folder = workshop() / "größe \N{ROCKET}"
+    folder.mkdir()
+    project = generate(folder)
+    (project / ".venv").symlink_to(default / ".venv")
+    env = {"PYTHONPATH": "src", "LC_ALL": "C", **SKIPPING_IS_FAILING}
+
+    for command in (
+        "make migrate",
+        "make settings",
+        "make feature NAME=orders",
+        ".venv/bin/pytest tests/orders",
+    ):
+        run(*command.split(), cwd=project, env=env, timeout=BOUND)

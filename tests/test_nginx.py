@@ -1,6 +1,6 @@
 """nginx in front of the real server, as the files of deploy/ put them together.
 
-The units are followed as systemd would: it opens the socket, and starts what they say with what they set.
+The units are followed as by systemd: it opens the socket, and starts their program with their settings.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from .conftest import SECRET, Bake, run
+from .conftest import SECRET, Bake
 from .image import Built
-from .serving import free_port, serving
+from .processes import Program, WebServer, clean_environment, free_port, run
 
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 
@@ -65,28 +64,20 @@ http {{
 
 @dataclass(frozen=True)
 class Edge:
-    """What stands in front of a service: where clients find it, and what of theirs the service has seen."""
+    """nginx in front of a service, and the requests that have reached the service."""
 
-    port: int
+    front: WebServer
     folder: Path
 
-    def ask(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
-    ) -> tuple[int, bytes]:
-        """Send a request on a connection of its own, an iterable body in chunks; return the answer."""
-        with closing(HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
-            connection.request(method, path, body, headers or {})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-
-    def connect(self, start: bytes = b"") -> socket.socket:
-        """Open a connection, and send the beginning of something on it."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
-        connection.sendall(start)
-        return connection
+    @contextmanager
+    def connection(self, start: bytes = b"") -> Iterator[socket.socket]:
+        """Open a connection, and send the first bytes on it."""
+        with self.front.connection() as connection:
+            connection.sendall(start)
+            yield connection
 
     def seen(self) -> list[str]:
-        """Return the paths that the service was asked for since the last time."""
+        """Return the paths that were requested from the service since the last call."""
         file = self.folder / "seen"
         paths = file.read_text().split() if file.exists() else []
         file.unlink(missing_ok=True)
@@ -127,33 +118,36 @@ def edge(
     run(*nginx, "-t", cwd=folder)
     started = (sys.executable, "-c", SYSTEMD, door, made.root / "app" / program, *arguments)
     with (
-        serving(*started, cwd=app, log=folder / "service.log", env=settings),
-        serving(*nginx, cwd=folder, log=folder / "nginx.log") as front,
+        Program(*started, cwd=app, log=folder / "service.log", environment=clean_environment() | settings),
+        WebServer(
+            *nginx, cwd=folder, log=folder / "nginx.log", environment=clean_environment(), port=port
+        ) as front,
     ):
-        front.url = f"http://127.0.0.1:{port}"
-        front.wait_until_it_answers(60)
-        yield Edge(port, app)
-        assert front.end(signal.SIGQUIT) == 0
+        front.wait_until_ready(60)
+        yield Edge(front, app)
+        front.signal(signal.SIGQUIT)
+        assert front.wait() == 0
 
 
-def test_the_service_learns_who_asks_and_by_what_name(edge: Edge) -> None:
+def test_the_service_gets_the_true_client_host_and_scheme(edge: Edge) -> None:
+    """The service gets the true client, host and scheme and a new request id, despite forged headers."""
     forged = {"X-Forwarded-For": "1.2.3.4", "X-Forwarded-Proto": "https", "X-Request-ID": "forged"}
 
-    status, body = edge.ask("GET", "/echo", headers={"Host": "example.org", **forged})
+    answer = edge.front.send("GET", "/echo", headers={"Host": "example.org", **forged})
 
-    told = json.loads(body)
-    headers = {name.title(): value for name, value in told["headers"].items()}
-    assert status == 200
+    headers = {name.title(): value for name, value in answer.json["headers"].items()}
+    assert answer.status == 200
     assert headers["Host"] == headers["X-Forwarded-Host"] == "example.org"
     assert headers["X-Forwarded-For"] == "127.0.0.1"
-    assert headers["X-Forwarded-Proto"] == told["scheme"] == "http"
+    assert headers["X-Forwarded-Proto"] == answer.json["scheme"] == "http"
     assert re.fullmatch("[0-9a-f]{32}", headers["X-Request-Id"])
 
 
-def test_a_request_has_the_same_id_for_nginx_and_the_service_wherever_it_comes_from(edge: Edge) -> None:
+def test_nginx_and_the_service_have_the_same_request_id(edge: Edge) -> None:
+    """nginx and the service have the same id for a request, wherever it comes from."""
     # A client whose address is no proxy's.
     with closing(
-        HTTPConnection("127.0.0.1", edge.port, timeout=30, source_address=("127.0.0.2", 0))
+        HTTPConnection("127.0.0.1", edge.front.port, timeout=30, source_address=("127.0.0.2", 0))
     ) as connection:
         connection.request("GET", "/echo", headers={"X-Request-ID": "forged"})
         answer = connection.getresponse()
@@ -164,35 +158,38 @@ def test_a_request_has_the_same_id_for_nginx_and_the_service_wherever_it_comes_f
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-def test_a_body_arrives_whole_up_to_the_limit_and_is_refused_above(chunked: bool, edge: Edge) -> None:
+def test_a_body_arrives_up_to_the_limit_and_is_refused_above(chunked: bool, edge: Edge) -> None:
+    """A body arrives complete up to the limit, and is rejected with 413 above."""
     for size, expected in ((1024 * 1024, 200), (1024 * 1024 + 1, 413)):
         body = b"x" * size
-        status, answer = edge.ask("POST", "/echo", iter([body]) if chunked else body)
-        assert status == expected
-        assert status == 413 or json.loads(answer)["length"] == size
+        answer = edge.front.send("POST", "/echo", iter([body]) if chunked else body)
+        assert answer.status == expected
+        assert expected == 413 or answer.json["length"] == size
 
 
-def test_a_note_is_made_and_found(edge: Edge) -> None:
-    status, body = edge.ask(
-        "POST", "/notes", iter([b'{"text": ', b'"milk"}']), {"Content-Type": "application/json"}
-    )
+def test_a_note_can_be_created_and_listed(edge: Edge) -> None:
+    """A note can be created with a chunked body, and notes can be listed."""
+    body = iter([b'{"text": ', b'"milk"}'])
 
-    assert (status, json.loads(body)["text"]) == (201, "milk")
-    assert edge.ask("GET", "/notes")[0] == 200
+    answer = edge.front.send("POST", "/notes", body, {"Content-Type": "application/json"})
+
+    assert (answer.status, answer.json["text"]) == (201, "milk")
+    assert edge.front.get("/notes").status == 200
 
 
 def test_long_headers_arrive(edge: Edge) -> None:
+    """Long headers arrive up to the limit, and are rejected with 400 above."""
     cookies = {f"X-Long-{number}": "x" * 7000 for number in range(4)}
 
-    assert edge.ask("GET", "/echo", headers=cookies)[0] == 200
-    assert edge.ask("GET", "/echo", headers={"X-Long": "x" * 8200})[0] == 400
+    assert edge.front.send("GET", "/echo", headers=cookies).status == 200
+    assert edge.front.send("GET", "/echo", headers={"X-Long": "x" * 8200}).status == 400
 
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: localhost\r\n"
 INSIDE = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHUNKS = b"0\r\n\r\n" + INSIDE
 LENGTH = b"Content-Length: %d\r\n" % len(CHUNKS)
-# What two parsers could understand in two ways, so that one takes for a request what is a body to the other.
+# Requests that two parsers could read in two ways: the body for one of them is a request for the other.
 MALFORMED = {
     "length and chunks": HEAD + LENGTH + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKS,
     "chunks and length": HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n" + CHUNKS,
@@ -223,14 +220,15 @@ MALFORMED = {
 
 
 def everything(client: socket.socket) -> bytes:
-    """Return what comes until the other side closes the connection."""
+    """Return all bytes until the other side closes the connection."""
     return b"".join(iter(lambda: client.recv(65536), b""))
 
 
 @pytest.mark.parametrize("request_", MALFORMED.values(), ids=MALFORMED.keys())
-def test_what_is_malformed_never_reaches_the_service(request_: bytes, edge: Edge) -> None:
+def test_a_malformed_request_never_reaches_the_service(request_: bytes, edge: Edge) -> None:
+    """A malformed request is rejected and never reaches the service."""
     edge.seen()
-    with edge.connect(request_) as client:
+    with edge.connection(request_) as client:
         answer = everything(client)
 
     assert re.match(rb"HTTP/1.1 (400|413|501|505) ", answer), answer
@@ -238,9 +236,10 @@ def test_what_is_malformed_never_reaches_the_service(request_: bytes, edge: Edge
 
 
 def test_two_requests_are_two_and_lines_may_end_without_a_return(edge: Edge) -> None:
+    """Two requests on one connection are two, even if their lines end without a carriage return."""
     edge.seen()
     ask = b"GET /echo HTTP/1.1\nHost: localhost\n"
-    with edge.connect(ask + b"\n" + ask + b"Connection: close\n\n") as client:
+    with edge.connection(ask + b"\n" + ask + b"Connection: close\n\n") as client:
         answer = everything(client)
 
     assert answer.count(b"HTTP/1.1 200") == 2
@@ -255,10 +254,11 @@ SLOW = {
 
 
 @pytest.mark.parametrize("start", SLOW.values(), ids=SLOW.keys())
-def test_clients_that_are_slow_stop_no_other(start: bytes, edge: Edge) -> None:
+def test_slow_clients_stop_no_other(start: bytes, edge: Edge) -> None:
+    """Slow clients stop no other client, and are not dropped for it."""
     with ExitStack() as slow:
-        held = [slow.enter_context(edge.connect(start)) for _ in range(200)]
+        held = [slow.enter_context(edge.connection(start)) for _ in range(200)]
         for _ in range(50):
-            assert edge.ask("GET", "/echo")[0] == 200
-        # Nobody was answered because somebody else was dropped.
+            assert edge.front.get("/echo").status == 200
+        # No client was answered because another one was dropped.
         assert select.select(held, [], [], 0) == ([], [], [])

@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from cookiecutter.cli import main
+from cookiecutter.main import cookiecutter
 
 import local_extensions
 
-from .conftest import ROOT, Bake, clean_environment, generate
+from .conftest import ROOT, Bake, copy_of_template, generate
 from .contents import check_no_jinja, check_syntax, tree
+from .processes import clean_environment, run
 
-DEFAULTS = local_extensions.DEFAULTS
+DEFAULTS = json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))
 QUESTIONS = {name: default for name, default in DEFAULTS.items() if not name.startswith("_")}
 CHOICES = {name: words for name, words in QUESTIONS.items() if isinstance(words, list)}
 TEXTS = ("project_name", "description", "author")
@@ -147,6 +149,22 @@ BAD_ANSWERS = [
 ]
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
+def test_the_next_two_commands_are_printed(tmp_path: Path, elsewhere: bool) -> None:
+    """A new project prints the two commands that come next, with a path that the shell can use."""
+    home, target = tmp_path / "home", tmp_path / "an \N{ROCKET}"
+    target.mkdir()
+    started_in = home if elsewhere else target
+    started_in.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "cookiecutter", str(ROOT), "--no-input", "--output-dir", str(target)]
+    env = {"HOME": str(home), "PWD": str(started_in), "LC_ALL": "C", "PYTHONUTF8": "0"}
+
+    done = run(*command, cwd=started_in, env=env)
+
+    shown = f"'{target}/notes-service'" if elsewhere else "notes-service"
+    assert done.stdout == f"\nNext:\n\n  cd {shown}\n  make serve    # http://127.0.0.1:8000\n\n"
+
+
 def ask(folder: Path, *arguments: str, typed: str | None = None, hooks: bool = True) -> Result:
     """Run `cookiecutter` as its user does, with answers as arguments, or typed in."""
     config = folder / "config.yml"
@@ -180,6 +198,7 @@ def assert_refused(result: Result, folder: Path, field: str) -> None:
 def test_a_bad_answer_is_refused_in_one_line_and_leaves_nothing(
     field: str, answer: str, hooks: bool, tmp_path: Path
 ) -> None:
+    """A bad argument exits 1 with one line that names its question, and no file is written, hooks or not."""
     result = ask(tmp_path, f"{field}={answer}", hooks=hooks)
 
     assert_refused(result, tmp_path, field)
@@ -201,12 +220,14 @@ def test_a_bad_answer_is_refused_in_one_line_and_leaves_nothing(
 def test_a_bad_answer_that_is_typed_is_refused_too(
     field: str, answer: str, hooks: bool, tmp_path: Path
 ) -> None:
+    """A bad typed answer exits 1, its error names the question, and no file is written, hooks or not."""
     result = ask(tmp_path, typed=typed_answers(**{field: answer}), hooks=hooks)
 
     assert_refused(result, tmp_path, field)
 
 
 def test_the_program_itself_refuses_bytes_that_are_no_text(tmp_path: Path) -> None:
+    """The cookiecutter command exits 1 with one line for an argument of invalid UTF-8, and writes no file."""
     command: list[str | bytes | Path] = [
         Path(sys.executable).with_name("cookiecutter"),
         ROOT,
@@ -223,9 +244,29 @@ def test_the_program_itself_refuses_bytes_that_are_no_text(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_later_versions_sources_are_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later cookiecutter.json is rendered even if `cruft update` checks it out after loading the module."""
+    template = copy_of_template(tmp_path)
+    monkeypatch.setattr(local_extensions, "HERE", template)
+    about = (template / "cookiecutter.json").read_text("utf-8")
+    changed = about.replace("cookiecutter.description | quoted", "cookiecutter.description | upper | quoted")
+    (template / "cookiecutter.json").write_text(changed, "utf-8")
+
+    project = cookiecutter(
+        str(template),
+        no_input=True,
+        default_config={"replay_dir": str(tmp_path / "replay")},
+        output_dir=str(tmp_path / "out"),
+    )
+
+    written = tomllib.loads((Path(project) / "pyproject.toml").read_text("utf-8"))["project"]
+    assert written["description"] == DEFAULTS["description"].upper()
+
+
 @pytest.mark.parametrize("given", [True, False], ids=["given", "typed"])
 @pytest.mark.parametrize("text", PLAIN.values(), ids=PLAIN.keys())
 def test_any_other_text_arrives_as_it_was_written(text: str, given: bool, tmp_path: Path) -> None:
+    """Other text reaches pyproject.toml unchanged (a prompt strips outer spaces), and every file parses."""
     answers = {**dict.fromkeys(TEXTS, text), "project_slug": "here"}
 
     if given:
@@ -245,6 +286,7 @@ def test_any_other_text_arrives_as_it_was_written(text: str, given: bool, tmp_pa
 
 @pytest.mark.parametrize("text", PLAIN.values(), ids=PLAIN.keys())
 def test_the_readme_says_what_the_service_is_called_and_does(text: str, tmp_path: Path) -> None:
+    """The README begins with the project's name as a heading and contains the description, unchanged."""
     project = generate(
         tmp_path, {"project_name": text, "project_slug": "here", "description": f"It does {text}"}
     )
@@ -263,6 +305,7 @@ def test_the_readme_says_what_the_service_is_called_and_does(text: str, tmp_path
     ],
 )
 def test_a_good_name_makes_a_project(field: str, name: str, tmp_path: Path) -> None:
+    """A valid slug or package name yields a project whose files parse and contain no template syntax."""
     result = ask(tmp_path, f"{field}={name}")
 
     assert result.exit_code == 0, result.output
@@ -290,6 +333,7 @@ def test_a_good_name_makes_a_project(field: str, name: str, tmp_path: Path) -> N
 def test_names_follow_from_the_name_of_the_project(
     project_name: str, slug: str, package: str, tmp_path: Path
 ) -> None:
+    """The default slug and package name derive from the project name, transliterated and truncated."""
     project = generate(tmp_path, {"project_name": project_name})
 
     assert project.name == slug
@@ -298,12 +342,14 @@ def test_names_follow_from_the_name_of_the_project(
 
 @pytest.mark.parametrize("project_name", ["\N{ROCKET}", "!?", "Flask"])
 def test_where_no_folder_follows_from_the_name_one_is_asked_for(project_name: str, tmp_path: Path) -> None:
+    """A project name without a usable slug is refused with an error for project_slug; no file is written."""
     result = ask(tmp_path, f"project_name={project_name}")
 
     assert_refused(result, tmp_path, "project_slug")
 
 
 def test_no_project_is_called_like_what_it_depends_on(bake: Bake) -> None:
+    """The name of every pinned dependency is refused as a slug and as a package name."""
     pins = (bake() / "requirements" / "development.txt").read_text()
     for name in re.findall(r"^([a-z0-9-]+)==", pins, re.MULTILINE):
         for field, answer in (("project_slug", name), ("package_name", name.replace("-", "_"))):
@@ -312,6 +358,7 @@ def test_no_project_is_called_like_what_it_depends_on(bake: Bake) -> None:
 
 
 def test_no_package_is_called_like_something_beside_it(bake: Bake) -> None:
+    """No package may have the name of a file or folder at the project's root, suffix removed."""
     for path in bake().iterdir():
         with pytest.raises(local_extensions.BadAnswer):
             local_extensions.check("package_name", path.stem)
@@ -322,6 +369,7 @@ def test_no_package_is_called_like_something_beside_it(bake: Bake) -> None:
 def test_an_answer_from_a_users_configuration_is_text_or_refused(
     field: str, value: object, tmp_path: Path
 ) -> None:
+    """A number or list in a user's configuration is accepted; null, true and a mapping are refused."""
     config = tmp_path / "config.yml"
     settings = {"replay_dir": str(tmp_path / "replay"), "default_context": {field: value}}
     config.write_text(json.dumps(settings))
@@ -337,6 +385,7 @@ def test_an_answer_from_a_users_configuration_is_text_or_refused(
 
 
 def test_a_choice_that_there_is_not_leaves_nothing(tmp_path: Path) -> None:
+    """An unknown choice exits 1, and no file is written."""
     result = ask(tmp_path, "database=oracle")
 
     assert result.exit_code == 1
@@ -346,6 +395,7 @@ def test_a_choice_that_there_is_not_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("given", [True, False], ids=["given", "typed"])
 @pytest.mark.parametrize(("answer", "there"), [("yes", True), ("no", False), ("true", True), ("0", False)])
 def test_yes_and_no_are_understood(answer: str, there: bool, given: bool, tmp_path: Path) -> None:
+    """The answers yes and true add a Dockerfile, no and 0 leave it out, as an argument or at a prompt."""
     if given:
         result = ask(tmp_path, f"container={answer}")
     else:
@@ -357,6 +407,7 @@ def test_yes_and_no_are_understood(answer: str, there: bool, given: bool, tmp_pa
 
 @pytest.mark.parametrize("answer", ["perhaps", "github"])
 def test_a_yes_or_no_that_is_neither_leaves_nothing(answer: str, tmp_path: Path) -> None:
+    """An answer to a yes-or-no question that is neither exits 1, and no file is written."""
     result = ask(tmp_path, f"container={answer}")
 
     assert result.exit_code == 1
@@ -364,13 +415,15 @@ def test_a_yes_or_no_that_is_neither_leaves_nothing(answer: str, tmp_path: Path)
 
 
 def test_typing_nothing_makes_the_default_project(bake: Bake, tmp_path: Path) -> None:
+    """Empty answers at every prompt yield the same file paths as the default project."""
     result = ask(tmp_path, typed=typed_answers())
 
     assert result.exit_code == 0, result.output
     assert tree(tmp_path / "out" / "notes-service") == tree(bake())
 
 
-def test_every_question_is_a_sentence_and_every_choice_has_a_label() -> None:
+def test_every_prompt_is_a_question_and_choices_have_labels() -> None:
+    """Every prompt is a capitalized question of several words, and every option of a choice has a label."""
     assert PROMPTS.keys() == QUESTIONS.keys()
     for name in QUESTIONS:
         prompt = PROMPTS[name]["__prompt__"] if name in CHOICES else PROMPTS[name]
@@ -380,6 +433,7 @@ def test_every_question_is_a_sentence_and_every_choice_has_a_label() -> None:
 
 
 def test_the_readme_lists_every_question() -> None:
+    """The README has a table row for every question of cookiecutter.json."""
     rows = re.findall(r"^\| `(\w+)`", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
 
     assert set(QUESTIONS) <= set(rows)

@@ -1,8 +1,9 @@
-"""What is installed is pinned, with hashes, and is what each set of answers asks for."""
+"""Every requirement is pinned with hashes, and fits each set of answers."""
 
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from .conftest import COMBINATIONS, ROOT, Answers, Bake, name_of
+from .conftest import BOUND, COMBINATIONS, ROOT, Answers, Bake, generate, name_of
+from .owners import edit
+from .processes import run
 
 MOST: Answers = {"tracing": True, "error_reporting": True}
 each_combination = pytest.mark.parametrize(
@@ -30,6 +33,8 @@ ONLY_FOR: dict[str, tuple[str, set[object]]] = {
     "gunicorn": ("server", {"both", "gunicorn"}),
     "pyuwsgi": ("server", {"both", "uwsgi"}),
     "opentelemetry-sdk": ("tracing", {True}),
+    "opentelemetry-instrumentation-wsgi": ("tracing", {True}),
+    "opentelemetry-instrumentation-sqlalchemy": ("tracing", {True}),
     "sentry-sdk": ("error_reporting", {True}),
 }
 
@@ -42,19 +47,19 @@ def pins(folder: Path, name: str) -> dict[str, str]:
 
 
 def requirement(block: str) -> Requirement:
-    """Return what a block of lines pins."""
+    """Return the requirement that a block of lines pins."""
     return Requirement(block.partition("\\\n")[0])
 
 
 def wanted(folder: Path, *groups: str) -> list[Requirement]:
-    """Return what a pyproject.toml asks for."""
+    """Return the requirements in a pyproject.toml."""
     about = tomllib.loads((folder / "pyproject.toml").read_text())
     lines = about["project"]["dependencies"] + [w for g in groups for w in about["dependency-groups"][g]]
     return [Requirement(line) for line in lines]
 
 
 def assert_pinned(folder: Path, name: str, *groups: str) -> None:
-    """Check that every pin has hashes, and that the pins are versions that are asked for."""
+    """Check that every pin has hashes, and that the pins are versions that are required."""
     found = pins(folder, name)
     for block in found.values():
         first, *hashes = block.split(" \\\n")
@@ -68,23 +73,27 @@ def assert_pinned(folder: Path, name: str, *groups: str) -> None:
 
 
 @each_combination
-def test_a_project_gets_the_versions_it_asks_for(answers: Answers, bake: Bake) -> None:
+def test_the_pins_of_a_project_fit_its_requirements(answers: Answers, bake: Bake) -> None:
+    """The pins of a project have hashes and are versions that it requires."""
     assert_pinned(bake(**answers), "production")
     assert_pinned(bake(**answers), "development", "dev")
 
 
-def test_the_template_gets_the_versions_it_asks_for() -> None:
+def test_the_pins_of_the_template_fit_its_requirements() -> None:
+    """The pins of the template have hashes and are versions that it requires."""
     assert_pinned(ROOT, "development", "dev")
 
 
 @each_combination
 def test_production_is_a_part_of_development(answers: Answers, bake: Bake) -> None:
+    """The pins of production are a part of those of development."""
     assert pins(bake(**answers), "production").items() < pins(bake(**answers), "development").items()
 
 
 @each_combination
 @pytest.mark.parametrize("name", ["production", "development"])
 def test_a_project_gets_nothing_that_was_not_chosen(answers: Answers, name: str, bake: Bake) -> None:
+    """A project gets no package for an option that was not chosen, and the same versions otherwise."""
     everything, found = pins(bake(**MOST), name), pins(bake(**answers), name)
 
     dropped = {package for package, (question, for_) in ONLY_FOR.items() if answers[question] not in for_}
@@ -93,4 +102,58 @@ def test_a_project_gets_nothing_that_was_not_chosen(answers: Answers, name: str,
 
 
 def test_production_installs_no_tool(bake: Bake) -> None:
+    """Production installs no development tool."""
     assert not pins(bake(), "production").keys() & {"pytest", "ruff", "mypy", "pip", "uv", "import-linter"}
+
+
+@pytest.mark.matrix
+@each_combination
+def test_the_first_lock_changes_nothing(answers: Answers, tmp_path: Path) -> None:
+    """The command in the head of each requirement file of a new project writes the same bytes again."""
+    project = generate(tmp_path, answers)
+    files = sorted((project / "requirements").iterdir(), reverse=True)
+    before = [path.read_bytes() for path in files]
+
+    for path in files:
+        (command,) = re.findall(r"^# {4}uv (.+)$", path.read_text(), re.MULTILINE)
+        run(Path(sys.executable).with_name("uv"), *command.split(), "--quiet", cwd=project)
+
+    assert [path.read_bytes() for path in files] == before
+
+
+@pytest.mark.matrix
+def test_a_new_dependency_moves_no_other_pin(project: Path) -> None:
+    """`make lock` adds a new dependency to both files and installs it, and moves no other pin."""
+    before = [pins(project, name) for name in ("production", "development")]
+    edit(
+        project / "pyproject.toml",
+        "dependencies = [\n",
+        'dependencies = [\n  "flask-cors", # other origins\n',
+    )
+
+    run("make", "lock", cwd=project, timeout=BOUND)
+
+    after = [pins(project, name) for name in ("production", "development")]
+    for old, new in zip(before, after, strict=True):
+        assert old.items() < new.items()
+        assert new.keys() - old.keys() == {"flask-cors"}
+    run(".venv/bin/python", "-c", "import flask_cors", cwd=project)
+
+
+@pytest.mark.matrix
+def test_a_dependency_that_does_not_fit_changes_nothing(project: Path) -> None:
+    """A dependency that conflicts with another leaves both files as they were, and fails."""
+    before = [pins(project, name) for name in ("production", "development")]
+    edit(project / "pyproject.toml", '"pytest>=9"', '"pytest<1"')
+
+    done = run("make", "lock", cwd=project, timeout=BOUND, status=2)
+
+    assert "lock: nothing is changed" in done.stderr
+    assert [pins(project, name) for name in ("production", "development")] == before
+
+
+def test_lock_takes_no_other_argument(bake: Bake) -> None:
+    """A misspelt argument of bin/lock is refused with one line."""
+    done = run("bin/lock", "--upgrad", cwd=bake(), status=64)
+
+    assert done.stderr == "usage: bin/lock [--upgrade]\n"

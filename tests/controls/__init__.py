@@ -1,1 +1,1 @@
-"""The same provocations against the code as tutorials write it: here the failures do happen."""
+"""The same provocations against code as tutorials have it: here the failures do happen."""

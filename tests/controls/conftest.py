@@ -1,23 +1,24 @@
-"""The naive services on real servers, on the harness of a generated project's own proofs."""
+"""Naive services on the servers of a generated project's own proofs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from ..servers.harness import Kind, Server
+from ..foundation.servers import Kind, Server
 
 PYTHONPATH = {"PYTHONPATH": str(Path(__file__).parent)}
 Start = Callable[..., Server]
 
 
+@dataclass
 class Naive:
     """The folder of a naive service."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
 
 def gunicorn(*options: str, module: str = "naive") -> Kind:
@@ -38,7 +39,7 @@ def launch(tmp_path: Path) -> Iterator[Start]:
     started: list[Server] = []
 
     def launch(kind: Kind, **settings: str) -> Server:
-        started.append(Server(Naive(tmp_path), kind, settings))  # type: ignore[arg-type]
+        started.append(Server(Naive(tmp_path), kind, settings))
         return started[-1]
 
     yield launch

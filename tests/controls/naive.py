@@ -28,7 +28,7 @@ class Note(db.Model):
 with app.app_context():
     db.create_all()
     engine = db.engine
-    # What notebooks do: one session, made at the top, and kept.
+    # As in notebooks: one session, made at the top, and kept.
     session = Session(engine)
     session.execute(text("SELECT 1"))
     session.commit()

@@ -1,4 +1,4 @@
-"""A service that loses commits and makes some that nobody ordered, in a few lines that look right."""
+"""A service that loses commits and makes some that no code requested, in a few lines that look right."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Commits of the naive service that are lost, and one that nobody ordered: no client hears of it."""
+"""Commits of the naive service that are lost, and one that no code requested: no client gets an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..servers.harness import Server, wait_until
+from ..foundation.servers import Server, wait_until
 from .conftest import Start, gunicorn
 
 
@@ -25,6 +25,7 @@ def start(launch: Start, tmp_path: Path) -> Start:
 
 
 def test_sqlite_loses_updates_that_were_acknowledged(start: Start) -> None:
+    """SQLite loses updates that were acknowledged."""
     server = start("--workers 3 --preload")
     acknowledged = 0
 
@@ -38,7 +39,8 @@ def test_sqlite_loses_updates_that_were_acknowledged(start: Start) -> None:
     wait_until(is_one_lost, "an update is lost")
 
 
-def test_sqlite_fails_readers_and_writers_while_another_process_writes(start: Start, tmp_path: Path) -> None:
+def test_sqlite_fails_requests_while_another_process_writes(start: Start, tmp_path: Path) -> None:
+    """SQLite fails readers and writers with a 500 while another process writes."""
     server = start("--workers 1")
 
     with closing(sqlite3.connect(tmp_path / "notes.db")) as another:
@@ -49,9 +51,8 @@ def test_sqlite_fails_readers_and_writers_while_another_process_writes(start: St
     assert server.log.count("sqlite3.OperationalError: database is locked") == 2
 
 
-def test_with_a_write_ahead_log_what_is_written_to_a_removed_file_is_acknowledged_and_lost(
-    start: Start, tmp_path: Path
-) -> None:
+def test_with_wal_a_write_to_a_removed_file_is_lost(start: Start, tmp_path: Path) -> None:
+    """With a write-ahead log, a write to a removed file is acknowledged and lost."""
     with closing(sqlite3.connect(tmp_path / "notes.db")) as file:
         file.execute("PRAGMA journal_mode=WAL")
     server = start("--workers 1")
@@ -64,6 +65,7 @@ def test_with_a_write_ahead_log_what_is_written_to_a_removed_file_is_acknowledge
 
 
 def test_a_stream_loses_its_commit_and_is_answered_whole(start: Start) -> None:
+    """A stream loses its commit, and its client gets all of it with a 200, without a traceback."""
     server = start("--workers 1")
 
     answer = server.send("POST", "/stream")
@@ -73,7 +75,8 @@ def test_a_stream_loses_its_commit_and_is_answered_whole(start: Start) -> None:
     assert "Traceback" not in server.log
 
 
-def test_a_session_that_a_failed_clean_up_left_is_committed_by_another_request(start: Start) -> None:
+def test_a_leaked_session_is_committed_by_another_request(start: Start) -> None:
+    """A session that a failed clean-up has leaked is committed by another request."""
     server = start("--workers 1")
     assert server.send("POST", "/refuse").status == 500
     assert server.get("/leaked").body == b"1"

@@ -1,4 +1,4 @@
-"""Each provocation of tests/servers against the naive version: what could not fail would prove nothing."""
+"""The provocations of the proofs against a naive service: a proof that cannot fail proves nothing."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ import pytest
 from sqlalchemy import NullPool, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
-from .. import databases
-from ..servers import harness
-from ..servers.harness import Kind, Server, wait_until
-from ..servers.test_database_faults import Private, private_server
-from ..servers.test_stop import AGAIN, TAKE
+from ..foundation import databases
+from ..foundation.proofs.test_database_faults import Private, private_server
+from ..foundation.proofs.test_stop import AGAIN, TAKE
+from ..foundation.servers import Kind, Server, wait_until
 from .conftest import PYTHONPATH, Start, gunicorn, uwsgi
 
 
@@ -40,14 +39,16 @@ def texts(server: Server) -> list[Any]:
     return found
 
 
-def test_a_missing_setting_makes_gunicorn_start_its_worker_again_for_ever(launch: Start) -> None:
+def test_a_missing_setting_makes_gunicorn_restart_endlessly(launch: Start) -> None:
+    """A missing setting makes gunicorn start its worker again endlessly."""
     server = launch(gunicorn("--workers 1"))
 
     wait_until(lambda: server.log.count("Booting worker") > 3, "it tries again and again")
     assert server.process.poll() is None
 
 
-def test_a_missing_setting_makes_uwsgi_start_its_worker_again_for_ever(launch: Start) -> None:
+def test_a_missing_setting_makes_uwsgi_restart_endlessly(launch: Start) -> None:
+    """A missing setting makes uWSGI start its worker again endlessly."""
     server = launch(uwsgi("--lazy-apps --need-app"))
 
     wait_until(lambda: server.log.count("trying respawn") > 1, "it tries again and again")
@@ -55,6 +56,7 @@ def test_a_missing_setting_makes_uwsgi_start_its_worker_again_for_ever(launch: S
 
 
 def test_die_on_term_drops_the_request_in_flight(start: Start) -> None:
+    """With die-on-term uWSGI drops the request in flight."""
     server = start(uwsgi("--die-on-term"))
 
     with server.connection() as connection:
@@ -66,9 +68,8 @@ def test_die_on_term_drops_the_request_in_flight(start: Start) -> None:
             assert connection.recv(100) == b""
 
 
-def test_ctrl_c_while_gthread_takes_a_connection_waits_for_graceful_timeout(
-    start: Start, tmp_path: Path
-) -> None:
+def test_ctrl_c_while_gthread_takes_a_connection_hangs_it(start: Start, tmp_path: Path) -> None:
+    """Ctrl-C while gthread accepts a connection hangs the worker until its graceful timeout."""
     kind = gunicorn("--workers 1 --threads 2 --graceful-timeout 2")
     with own_copy(tmp_path).open("a") as code:
         code.write(TAKE)
@@ -83,6 +84,7 @@ def test_ctrl_c_while_gthread_takes_a_connection_waits_for_graceful_timeout(
 
 
 def test_a_signal_that_comes_while_a_worker_ends_is_a_traceback(start: Start, tmp_path: Path) -> None:
+    """A signal that comes while a worker ends causes a traceback."""
     with own_copy(tmp_path).open("a") as code:
         code.write(AGAIN)
     server = start(replace(gunicorn("--workers 1"), settings={"PYTHONPATH": str(own_copy(tmp_path).parent)}))
@@ -95,6 +97,7 @@ def test_a_signal_that_comes_while_a_worker_ends_is_a_traceback(start: Start, tm
 
 @pytest.mark.parametrize("kind", [gunicorn("--workers 2"), uwsgi("--lazy-apps --need-app")], ids=str)
 def test_a_reload_to_broken_code_ends_the_running_service(kind: Kind, start: Start, tmp_path: Path) -> None:
+    """A reload to broken code ends the running service."""
     server = start(replace(kind, settings={"PYTHONPATH": str(own_copy(tmp_path).parent)}))
 
     with own_copy(tmp_path).open("a") as code:
@@ -106,6 +109,7 @@ def test_a_reload_to_broken_code_ends_the_running_service(kind: Kind, start: Sta
 
 
 def test_after_a_preload_a_reload_serves_the_old_code(start: Start, tmp_path: Path) -> None:
+    """After a preload a reload replaces the worker and serves the old code."""
     kind = gunicorn("--workers 1 --preload")
     server = start(replace(kind, settings={"PYTHONPATH": str(own_copy(tmp_path).parent)}))
 
@@ -127,11 +131,10 @@ def own_copy(folder: Path) -> Path:
     return code
 
 
-def test_connections_made_before_the_fork_fail_requests_or_answer_them_with_others_rows(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connections_made_before_the_fork_break_requests(start: Start) -> None:
+    """Connections made before the fork fail requests, or answer them with the rows of others."""
     server = start(gunicorn("--workers 3 --preload --threads 2"))
-    monkeypatch.setattr(harness, "PATIENCE", 3.0)  # Some are never answered.
+    server.patience = 3.0  # Some requests are never answered.
 
     def ask(number: int) -> object:
         try:
@@ -146,7 +149,8 @@ def test_connections_made_before_the_fork_fail_requests_or_answer_them_with_othe
     assert not all(answers)
 
 
-def test_one_duplicate_key_in_a_global_session_fails_everybody_after_it(start: Start) -> None:
+def test_a_duplicate_key_in_a_global_session_fails_later_ones(start: Start) -> None:
+    """One duplicate key in a global session fails every request after it."""
     server = start(gunicorn("--workers 1"))
     assert server.send("POST", "/shared", b"one").status == 201
     assert server.send("POST", "/shared", b"one").status == 500
@@ -155,7 +159,8 @@ def test_one_duplicate_key_in_a_global_session_fails_everybody_after_it(start: S
     assert "PendingRollbackError" in server.log
 
 
-def test_a_raising_teardown_costs_the_answer_and_at_last_every_connection(start: Start) -> None:
+def test_a_raising_teardown_costs_responses_and_connections(start: Start) -> None:
+    """A raising teardown costs the response, and in the end every connection."""
     server = start(gunicorn("--workers 1 --threads 4"))
     numbers = itertools.count()
 
@@ -173,6 +178,7 @@ def test_a_raising_teardown_costs_the_answer_and_at_last_every_connection(start:
 
 
 def test_a_body_cut_short_is_stored(start: Start) -> None:
+    """A truncated body is stored."""
     server = start(gunicorn("--workers 1 --threads 2"))
 
     with server.connection() as connection:
@@ -186,6 +192,7 @@ def test_a_body_cut_short_is_stored(start: Start) -> None:
 
 
 def test_a_chunked_body_arrives_empty_under_uwsgi(start: Start) -> None:
+    """A chunked body arrives empty under uWSGI."""
     server = start(uwsgi())
 
     assert server.send("POST", "/notes", iter([b"all of it"])).status == 201
@@ -194,6 +201,7 @@ def test_a_chunked_body_arrives_empty_under_uwsgi(start: Start) -> None:
 
 
 def test_uwsgi_drops_a_request_with_a_long_cookie(start: Start) -> None:
+    """uWSGI drops a request with a long cookie."""
     server = start(uwsgi())
 
     with pytest.raises(ConnectionError):
@@ -202,7 +210,8 @@ def test_uwsgi_drops_a_request_with_a_long_cookie(start: Start) -> None:
     server.wait_for_log("invalid HTTP request size (max 4096)...skip")
 
 
-def test_post_buffering_drops_a_body_that_no_file_can_be_made_for(start: Start) -> None:
+def test_post_buffering_drops_a_body_where_no_file_can_be_made(start: Start) -> None:
+    """With post-buffering uWSGI drops a body for which no temporary file can be created."""
     server = start(replace(uwsgi("--post-buffering 8192"), settings=PYTHONPATH | {"TMPDIR": "/nowhere"}))
 
     with pytest.raises(ConnectionError):
@@ -211,7 +220,8 @@ def test_post_buffering_drops_a_body_that_no_file_can_be_made_for(start: Start) 
     assert "uwsgi_tmpfile()" in server.log
 
 
-def test_a_stream_that_nobody_closes_leaves_its_context_on_the_thread(start: Start) -> None:
+def test_an_unclosed_stream_leaves_its_context_on_the_thread(start: Start) -> None:
+    """A stream that is never closed leaves its context on the thread."""
     server = start(gunicorn("--workers 1"))
     assert server.get("/context").body == b"False"
 
@@ -222,7 +232,8 @@ def test_a_stream_that_nobody_closes_leaves_its_context_on_the_thread(start: Sta
     wait_until(lambda: server.get("/context").body == b"True", "the context stays")
 
 
-def test_of_changes_at_the_same_time_some_are_lost_without_an_error(start: Start) -> None:
+def test_concurrent_changes_are_lost_without_an_error(start: Start) -> None:
+    """Of changes at the same time some are lost without an error."""
     server = start(gunicorn("--workers 4"))
     assert server.send("POST", "/notes", b"0").status == 201
     acknowledged = 0
@@ -239,7 +250,8 @@ def test_of_changes_at_the_same_time_some_are_lost_without_an_error(start: Start
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside others"])
-def test_harakiri_forgets_a_request_that_hangs_when_another_one_ends(alone: bool, start: Start) -> None:
+def test_harakiri_forgets_a_hanging_request_when_another_ends(alone: bool, start: Start) -> None:
+    """uWSGI's harakiri forgets a request that hangs when another one ends."""
     server = start(uwsgi("--threads 2 --harakiri 1"))
 
     with ThreadPoolExecutor() as pool:
@@ -252,9 +264,8 @@ def test_harakiri_forgets_a_request_that_hangs_when_another_one_ends(alone: bool
     assert ("HARAKIRI" in server.log) is alone
 
 
-def test_reload_on_exception_drops_the_requests_beside_it_and_their_locks_stay(
-    start: Start, tmp_path: Path
-) -> None:
+def test_reload_on_exception_drops_other_requests(start: Start, tmp_path: Path) -> None:
+    """With reload-on-exception uWSGI drops the other requests in flight, and their locks stay."""
     server = start(uwsgi("--threads 4 --reload-on-exception"))
 
     with ThreadPoolExecutor() as pool:
@@ -267,9 +278,8 @@ def test_reload_on_exception_drops_the_requests_beside_it_and_their_locks_stay(
     assert len([*tmp_path.glob("*.lock")]) == 3
 
 
-def test_a_killed_service_leaves_its_row_locked_for_as_long_as_the_database_works(
-    start: Start, postgresql: databases.PostgreSQL
-) -> None:
+def test_a_killed_service_leaves_its_row_locked(start: Start, postgresql: databases.PostgreSQL) -> None:
+    """A killed service leaves its row locked for as long as the database executes its statement."""
     server = start(gunicorn("--workers 1"))
     assert server.send("POST", "/notes", b"as it was").status == 201
 
@@ -288,7 +298,8 @@ def test_a_killed_service_leaves_its_row_locked_for_as_long_as_the_database_work
             connection.execute(text("UPDATE notes SET text = 'changed'"))
 
 
-def test_when_another_server_becomes_the_primary_every_write_is_a_500(launch: Start) -> None:
+def test_a_new_primary_makes_every_write_a_500(launch: Start) -> None:
+    """When another server becomes the primary, every write returns 500."""
     with private_server() as old, private_server() as new:
         url = make_url(old.postgresql.empty())
         hosts = [str(make_url(server.postgresql.url).query["host"]) for server in (old, new)]
@@ -307,7 +318,8 @@ def test_when_another_server_becomes_the_primary_every_write_is_a_500(launch: St
     assert "ReadOnlySqlTransaction" in server.log
 
 
-def test_a_frozen_database_takes_liveness_along(launch: Start) -> None:
+def test_a_frozen_database_stops_liveness(launch: Start) -> None:
+    """A frozen database stops liveness, too."""
     with databases.embedded_server() as process:
         private = Private(process)
         server = launch(
@@ -323,7 +335,7 @@ def test_a_frozen_database_takes_liveness_along(launch: Start) -> None:
 
 
 def is_silent(server: Server) -> bool:
-    """Say whether the service keeps a client waiting that asks whether it lives."""
+    """Return whether a request for liveness gets no response."""
     with server.connection() as connection:
         connection.settimeout(2)
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

@@ -1,0 +1,1 @@
+../{{cookiecutter.project_slug}}/tests/foundation/processes.py
