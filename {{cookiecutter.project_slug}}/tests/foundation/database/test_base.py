@@ -12,7 +12,11 @@ from types import ModuleType
 import pytest
 from sqlalchemy.dialects import sqlite
 
+from {{cookiecutter.package_name}}.foundation.database import Base
 from {{cookiecutter.package_name}}.foundation.database.base import UTCDateTime, import_models
+
+from ..sample import samples
+from . import test_row_ids
 
 Make = Callable[[dict[str, str]], ModuleType]
 
@@ -100,3 +104,12 @@ def test_a_timestamp_without_a_zone_is_refused() -> None:
     """A naive timestamp is refused with an error that names the cure."""
     with pytest.raises(ValueError, match=r"has no time zone: use datetime\.now\(UTC\)"):
         UTCDateTime().process_bind_param(NOON.replace(tzinfo=None), sqlite.dialect())
+
+
+def test_no_model_of_these_tests_takes_a_name_of_an_owner() -> None:
+    """A relationship finds a model by its class name, so the models of these tests have a prefix."""
+    own = "tests.foundation."
+    names = {m.class_.__name__ for m in Base.registry.mappers if m.class_.__module__.startswith(own)}
+
+    assert {samples.FoundationSample.__name__, test_row_ids.FoundationPair.__name__} <= names
+    assert [name for name in names if not name.startswith("Foundation")] == []

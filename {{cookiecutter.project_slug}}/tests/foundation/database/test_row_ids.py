@@ -67,13 +67,13 @@ class OwnBase(Base):
     metadata = sa.MetaData(naming_convention=Base.metadata.naming_convention)
 
 
-class Numbered(Identified, OwnBase):
+class FoundationNumbered(Identified, OwnBase):
     """A table whose id the database gives."""
 
     __tablename__ = "foundation_numbered"
 
 
-class Small(OwnBase):
+class FoundationSmall(OwnBase):
     """A table with an ordinary integer as its key."""
 
     __tablename__ = "foundation_small"
@@ -81,7 +81,7 @@ class Small(OwnBase):
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
-class Word(OwnBase):
+class FoundationWord(OwnBase):
     """A table with a key that the service gives."""
 
     __tablename__ = "foundation_words"
@@ -89,7 +89,7 @@ class Word(OwnBase):
     word: Mapped[str] = mapped_column(primary_key=True)
 
 
-class Large(OwnBase):
+class FoundationLarge(OwnBase):
     """A table with a key that SQLite does not number."""
 
     __tablename__ = "foundation_large"
@@ -97,7 +97,7 @@ class Large(OwnBase):
     id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True)
 
 
-class Pair(OwnBase):
+class FoundationPair(OwnBase):
     """A table with a key of two columns."""
 
     __tablename__ = "foundation_pairs"
@@ -106,7 +106,7 @@ class Pair(OwnBase):
     right: Mapped[int] = mapped_column(primary_key=True)
 
 
-class Part(OwnBase):
+class FoundationPart(OwnBase):
     """A table whose key is another row's."""
 
     __tablename__ = "foundation_parts"

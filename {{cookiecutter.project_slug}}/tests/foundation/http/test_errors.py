@@ -125,7 +125,7 @@ class OwnBase(Base):
     metadata = MetaData(naming_convention=Base.metadata.naming_convention)
 
 
-class Account(OwnBase):
+class FoundationAccount(OwnBase):
     """A table with unique columns."""
 
     __tablename__ = "foundation_accounts"
@@ -146,8 +146,8 @@ def taken() -> None:
     """Add a row, and a second one with the values of the request."""
     with transaction() as session:
         OwnBase.metadata.create_all(session.connection())
-        session.execute(insert(Account).values(id=1, email="a", name="x", code="c", nick="n"))
-        session.execute(insert(Account).values(**{"id": 2} | request.get_json()))
+        session.execute(insert(FoundationAccount).values(id=1, email="a", name="x", code="c", nick="n"))
+        session.execute(insert(FoundationAccount).values(**{"id": 2} | request.get_json()))
 
 
 FAILURES: dict[str, Callable[[], object]] = {
