@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeVar, cast
 
@@ -32,6 +32,7 @@ PLACEHOLDERS |= {"replaceme", "replace-me", "replace_me", "placeholder", "your-k
 DEADLINES = re.compile(
     r"(?:-c\s*|--)(statement_timeout|lock_timeout|idle_in_transaction_session_timeout)\s*="
 )
+NUMBERS = re.compile("(connect|tcp_user)_timeout|keepalives.*")  # libpq reads them when it is connected.
 OVERFLOW = 2  # connections of a process beside one for each thread, for requests that open a second one
 GRACE = 25  # seconds for requests in flight after SIGTERM; less than the supervisor's own deadline
 SERVER_NAME = "web"  # The Server header: the name of the real server would help an attacker.
@@ -91,9 +92,10 @@ def _database_url(text: str) -> str:
 
 
 def _check_parameters(url: URL) -> None:
-    """Refuse a parameter that the driver does not know, or that has no effect."""
+    """Refuse a parameter that the driver does not know, that has no effect, or whose value no server gets."""
     known: set[str] = set()
-    if url.query and url.get_backend_name() == "postgresql":
+    postgresql = url.get_backend_name() == "postgresql"
+    if postgresql and (url.query or any(name.startswith("PG") for name in os.environ)):
         # Imported here: it would cost every start, and few URLs have parameters.
         from psycopg.pq import Conninfo
 
@@ -102,9 +104,28 @@ def _check_parameters(url: URL) -> None:
         close = difflib.get_close_matches(name, known, 1)
         hint = f"perhaps {close[0]} is meant" if close else "remove it"
         raise ValueError(f"has the parameter {name}, which has no effect: {hint}")
+    if known and (reason := _refused_by_libpq(url.normalized_query)):
+        raise ValueError(f"has a parameter, or a PG… variable has a value, that cannot work: {reason}")
     for option in url.normalized_query.get("options", ()):
         if found := DEADLINES.search(option):
             raise ValueError(f"sets {found[1]} in options, which has no effect: set DATABASE_TIMEOUT")
+
+
+def _refused_by_libpq(parameters: Mapping[str, Sequence[str]]) -> str:
+    """Return why libpq would refuse these parameters, or the variables that it reads, before it connects."""
+    from psycopg.conninfo import make_conninfo
+    from psycopg.pq import PGconn
+
+    nowhere = "/dev/null"  # No folder, so that nothing can be reached.
+    texts = {name: ",".join(values) for name, values in parameters.items()}
+    for name in texts:
+        if NUMBERS.fullmatch(name) and not re.fullmatch("-?[0-9]+", texts[name]):
+            return f"{name} is not a number"
+    here = {"host": nowhere, "hostaddr": "", "port": "5432"}
+    attempt = PGconn.connect(make_conninfo("", **(texts | here)).encode())
+    reason = attempt.error_message.decode(errors="replace").strip()
+    attempt.finish()
+    return "" if nowhere in reason else reason
 
 
 def _pool(pool: str, info: ValidationInfo) -> str:

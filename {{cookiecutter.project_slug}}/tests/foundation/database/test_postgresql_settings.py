@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -194,6 +195,34 @@ def test_a_parameter_without_effect_is_refused(parameter: str, reason: str) -> N
     """A parameter of the URL that the driver does not know is refused, with a similar one that it knows."""
     with pytest.raises(ValidationError, match=reason):
         make_settings(f"postgresql://user@host/name?{parameter}")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "variables", "reason"),
+    [
+        ("sslmode=bogus", {}, 'invalid sslmode value: "bogus"'),
+        ("target_session_attrs=x&host=one:1&host=two:2", {}, "invalid target_session_attrs"),
+        ("sslrootcert=system&sslmode=require", {}, 'weak sslmode "require"'),
+        ("connect_timeout=2s", {}, "connect_timeout is not a number"),
+        ("service=no-such-service", {}, 'definition of service "no-such-service" not found'),
+        ("", {"PGSSLMODE": "bogus"}, 'invalid sslmode value: "bogus"'),
+        ("sslmode=require&connect_timeout=-1", {}, None),
+        ("hostaddr=192.0.2.1&port=6543", {"PGDATA": "/nowhere"}, None),
+    ],
+)
+def test_a_value_that_libpq_refuses_is_refused_at_startup(
+    monkeypatch: pytest.MonkeyPatch, parameters: str, variables: dict[str, str], reason: str | None
+) -> None:
+    """A value that would end every connection is refused at startup, with the reason that libpq gives."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    url = f"postgresql://user:own@/name?{parameters}"
+
+    if reason is None:
+        make_settings(url)
+    else:
+        with pytest.raises(ValidationError, match=re.escape(reason)):
+            make_settings(url)
 
 
 def test_options_are_refused_behind_a_pooler() -> None:
