@@ -191,10 +191,14 @@ def test_a_uwsgi_worker_whose_threads_all_wait_is_replaced(
     server = start(kind)
 
     with ThreadPoolExecutor() as pool:
-        waiting = [pool.submit(server.post, "/wait", {}) for _ in range(4)]
+        path = "/wait?" + "x" * 9000
+        waiting = [pool.submit(server.post, path, {}) for _ in range(4)]
 
     assert all(isinstance(request.exception(), ConnectionError) for request in waiting)
     assert server.get("/livez").status == 200
+    assert "HARAKIRI ON WORKER" in server.log
+    # What uWSGI says about these requests holds their addresses, and longer lines would mix in a pipe.
+    assert max(len(line.encode()) for line in server.log.splitlines()) < 4096
 
 
 def assert_only_these_were_lost(ports: set[int], ledger: Ledger, server: Server) -> None:

@@ -19,6 +19,8 @@ TRUSTED = [
     pytest.param("127.0.0.1", "10.1.1.1", marks=pytest.mark.thorough),
     pytest.param("*", "10.1.1.1", marks=pytest.mark.thorough),
 ]
+JSON = {"Content-Type": "application/json"}
+NEW = b'{"text": "new"}'
 FORWARDED = {"X-Forwarded-For": "192.0.2.7, 203.0.113.5, 10.1.1.1", "X-Forwarded-Proto": "https"}
 
 
@@ -51,3 +53,35 @@ def test_forwarded_headers_of_an_untrusted_peer_are_ignored(kind: Kind, start: S
 
     assert remote(server) == "127.0.0.1"
     assert "Strict-Transport-Security" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("setting", "path", "headers"),
+    [
+        ("/api/v1", "/api/v1/samples", {}),
+        pytest.param("/api/v1", "/samples", {}, marks=pytest.mark.thorough),
+        ("", "/samples", {"X-Forwarded-Prefix": "/api/v1"}),
+        pytest.param("/other", "/samples", {"X-Forwarded-Prefix": "/api/v1"}, marks=pytest.mark.thorough),
+    ],
+)
+def test_links_have_the_path_below_which_clients_find_the_service(
+    kind: Kind, start: Start, setting: str, path: str, headers: dict[str, str]
+) -> None:
+    """Links have the prefix, whether the proxy removes it from the path or not; probes answer without it."""
+    server = start(kind, URL_PREFIX=setting)
+
+    made = server.send("POST", path, NEW, JSON | headers)
+
+    assert made.status == 201
+    assert made.headers["Location"].startswith("/api/v1/samples/")
+    assert server.get("/livez").status == 200
+    assert server.get("/readyz").status == 200
+
+
+def test_no_prefix_of_an_untrusted_peer_is_taken(kind: Kind, start: Start) -> None:
+    """A client cannot lead links to another path."""
+    server = start(kind, FORWARDED_ALLOW_IPS="10.0.0.0/8")
+
+    made = server.send("POST", "/samples", NEW, JSON | {"X-Forwarded-Prefix": "/evil"})
+
+    assert made.headers["Location"].startswith("/samples/")
