@@ -198,6 +198,53 @@ def test_the_callers_search_path_leads_nowhere(house: Path, tmp_path: Path) -> N
     assert packages_in(house) == {"iniconfig"}
 
 
+def elsewhere_of(installer: str, folder: Path) -> dict[str, str]:
+    """Return variables of a caller who puts packages into a folder, or into no environment."""
+    if installer == "uv":
+        return {"UV_SYSTEM_PYTHON": "1"}
+    places = {"PIP_PREFIX": str(folder), "PIP_ROOT": str(folder), "PIP_TARGET": str(folder)}
+    return places | {"PIP_USER": "1", "PYTHONHOME": str(folder)}
+
+
+@pytest.mark.parametrize("installer", INSTALLERS)
+def test_the_callers_places_for_packages_are_not_taken(house: Path, tmp_path: Path, installer: str) -> None:
+    """Variables that lead pip or uv elsewhere do not change where the installation puts packages."""
+    folder = tmp_path / "elsewhere"
+    env = {"PATH": path_for(installer, tmp_path)} | elsewhere_of(installer, folder)
+
+    run("bin/install", cwd=house, timeout=BOUND, env=env)
+
+    assert packages_in(house) == {"iniconfig"}
+    assert not folder.exists()
+
+
+def test_a_configuration_that_puts_packages_elsewhere_is_named(house: Path, tmp_path: Path) -> None:
+    """When pip's own configuration puts packages elsewhere, the installation fails and says so."""
+    configuration = tmp_path / "pip.conf"
+    configuration.write_text(f"[install]\ntarget = {tmp_path / 'elsewhere'}\n")
+    env = {"PATH": path_for("pip", tmp_path), "PIP_CONFIG_FILE": str(configuration)}
+
+    failed = run("bin/install", cwd=house, timeout=BOUND, env=env, status=1)
+
+    assert "pip has put the packages elsewhere; see: python3 -m pip config list" in failed.stderr
+
+
+def test_options_of_make_come_from_the_command_line_alone(tmp_path: Path) -> None:
+    """A variable of the caller's environment that has the name of an option changes no command."""
+    project = generate(tmp_path)
+    options = re.findall(
+        r"[A-Z]+", re.findall(r"^OPTIONS = (.*)$", (project / "Makefile").read_text(), re.MULTILINE)[0]
+    )
+    rules = ("cli", "dev", "doctor", "downgrade")
+    env = dict.fromkeys(options, "of-another-program")
+
+    plain = run("make", "--dry-run", *rules, cwd=project).stdout
+
+    assert run("make", "--dry-run", *rules, cwd=project, env=env).stdout == plain
+    given = [f"{name}={value}" for name, value in env.items()]
+    assert "of-another-program" in run("make", "--dry-run", *rules, *given, cwd=project).stdout
+
+
 SCRIPTS = [ROOT / ".ci" / "run", *(ROOT / "bin").iterdir(), *(RAW / "bin").iterdir()]
 
 
