@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import pytest
 from flask import Flask, Response
 from flask.testing import FlaskClient
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, create_model
 from werkzeug.test import TestResponse
 
 from {{cookiecutter.package_name}}.foundation.http import Input, api, errors, operation
 from {{cookiecutter.package_name}}.foundation.http.api import BIGGEST_ID
+from {{cookiecutter.package_name}}.foundation.http.inputs import Body
 
 
 class Line(Input):
@@ -208,7 +209,7 @@ def test_a_body_of_too_many_values_is_refused_early(client: FlaskClient, name: s
     """A body of more than 5,000 values is rejected with 422 before any of them is validated."""
     found = refused(client.post("/orders", data=TOO_MANY[name], content_type="application/json"), 422)
 
-    assert found == [{"pointer": "#", "detail": "has more than 5000 values"}]
+    assert found == [{"pointer": "#", "detail": "has more than 5000 values, or too many objects"}]
 
 
 @pytest.mark.parametrize("name", ["," * 500_000, "[{" * 250_000, '\\"' * 200_000, "x" * 900_000])
@@ -230,7 +231,7 @@ def test_a_query_of_too_many_values_is_refused(client: FlaskClient) -> None:
     """A query of more than 5,000 parameters is rejected with 422."""
     found = refused(client.get("/orders?" + "&" * MANY), 422)
 
-    assert found == [{"pointer": "#", "detail": "has more than 5000 values"}]
+    assert found == [{"pointer": "#", "detail": "has more than 5000 values, or too many objects"}]
 
 
 def test_an_operation_may_take_more_values() -> None:
@@ -246,6 +247,35 @@ def test_an_operation_may_take_more_values() -> None:
     numbers = app.test_client()
     assert numbers.post("/", json=[1] * 40_000).json == 40_000
     assert numbers.post("/", json=[1] * 60_000).status_code == 422
+
+
+def members_of(number: int) -> dict[str, Any]:
+    """Return ten required members of a model."""
+    return {f"f{number}_{member}": (int, ...) for member in range(10)}
+
+
+WIDE = [create_model(f"Wide{number}", __base__=Input, **members_of(number)) for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "errors", "most"),
+    [
+        (list[WIDE[0]], 11, 1818),  # type: ignore[valid-type]
+        (list[WIDE[0] | WIDE[1] | WIDE[2]], 33, 606),  # type: ignore[valid-type]
+        (dict[str, list[WIDE[0] | WIDE[1]] | WIDE[2]], 22, 909),  # type: ignore[valid-type]
+        (list[dict[str, int]], 1, 4999),
+    ],
+)
+def test_objects_that_could_give_too_many_errors_are_refused_unread(
+    annotation: Any, errors: int, most: int
+) -> None:
+    """The more members an object can miss, in each model of a union, the fewer objects a body may have."""
+    body = Body(annotation)
+
+    assert body.errors_of_one == errors
+    assert not body.has_too_many_values(b"[" + b",".join([b"{}"] * most) + b"]")
+    assert body.has_too_many_values(b"[" + b",".join([b"{}"] * (most + 2)) + b"]")
+    assert not body.has_too_many_values(b'["' + b"{" * 9000 + b'"]')
 
 
 def test_a_rejection_does_not_repeat_the_input(client: FlaskClient) -> None:

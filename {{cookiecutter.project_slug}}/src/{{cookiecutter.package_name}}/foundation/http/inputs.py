@@ -1,7 +1,9 @@
 """Input of a request: a body, a query, headers or a form, each validated by the type that annotates it."""
 
 import re
+from collections.abc import Iterator
 from functools import cached_property
+from itertools import islice
 from typing import Annotated, Any
 
 from flask import request
@@ -43,10 +45,27 @@ class Body:
             raise Problem(415, "Send the body as application/json.")
         # Straight from the bytes: the parser bounds depth and numbers, and refuses lone surrogates.
         body = request.get_data(cache=False)
-        # A shorter body cannot have as many values.
-        if len(body) > self.most_values and _has_more_values(body, self.most_values):
+        if self.has_too_many_values(body):
             raise _too_many(self.most_values)
         return self.adapter.validate_json(body)
+
+    def has_too_many_values(self, body: bytes) -> bool:
+        """Return whether JSON has more values than allowed, or objects that could give too many errors."""
+        most_objects = 4 * self.most_values // self.errors_of_one
+        if body.count(b",") < min(self.most_values, most_objects):
+            return False  # The parser bounds the depth.
+        # A value has one string, and another one as its name.
+        if next(islice(_STRING.finditer(body), 2 * self.most_values, None), None):
+            return True
+        bare = _STRING.sub(b"", body)
+        commas = bare.count(b",")
+        return commas >= self.most_values or min(commas, bare.count(b"{")) > most_objects
+
+    @cached_property
+    def errors_of_one(self) -> int:
+        """The most errors that one empty object can give: each model of a union misses its members."""
+        schema = self.adapter.json_schema()
+        return max(_errors_of(part, schema.get("$defs", {})) for part in _parts(schema))
 
 
 class Fields:
@@ -134,21 +153,31 @@ def read_all(inputs: dict[str, Body | Query | Headers | Form]) -> dict[str, Any]
         raise _refusal(error) from None
 
 
-def _has_more_values(body: bytes, most: int) -> bool:
-    """Return whether JSON has more values than that, by the commas outside of its strings."""
-    if body.count(b",") < most:  # The parser bounds the depth.
-        return False
-    commas = position = 0
-    for number, string in enumerate(_STRING.finditer(body)):
-        commas += body.count(b",", position, string.start())
-        position = string.end()
-        if commas >= most or number > 2 * most:  # A value has one string, and another one as its name.
-            return True
-    return commas + body.count(b",", position) >= most
+def _parts(schema: Schema) -> Iterator[Schema]:
+    """Yield a JSON schema and each schema inside of it."""
+    yield schema
+    for key, inner in schema.items():
+        named = key in {"properties", "$defs"}
+        for part in inner.values() if named else inner if isinstance(inner, list) else [inner]:
+            if isinstance(part, dict):
+                yield from _parts(part)
+
+
+def _errors_of(schema: Schema, definitions: Schema, seen: frozenset[str] = frozenset()) -> int:
+    """Return how many errors an empty object can give where this schema is expected."""
+    if (name := schema.get("$ref", "").rpartition("/")[2]) and name not in seen:
+        return _errors_of(definitions[name], definitions, seen | {name})
+    if variants := schema.get("anyOf") or schema.get("oneOf"):
+        # With a discriminator only one of them is tried.
+        several = max if "discriminator" in schema else sum
+        return several(_errors_of(variant, definitions, seen) for variant in variants)
+    return 1 + len(schema.get("required", ()))
 
 
 def _too_many(most: int) -> Problem:
-    return Problem(422, MISFIT, errors=[{"pointer": "#", "detail": f"has more than {most} values"}])
+    return Problem(
+        422, MISFIT, errors=[{"pointer": "#", "detail": f"has more than {most} values, or too many objects"}]
+    )
 
 
 def _refusal(error: ValidationError) -> Problem:
