@@ -59,7 +59,8 @@ Workshop = Callable[[], Path]
 
 # A bound on programs that do not end; no test on a slow machine reaches it.
 BOUND = 3600.0  # seconds
-WITHOUT_PROOFS = (".venv/bin/pytest", "--ignore=tests/foundation/proofs")
+# Most of these tests wait, for databases and processes.
+WITHOUT_PROOFS = (".venv/bin/pytest", "-n", "2", "--dist", "loadscope", "--ignore=tests/foundation/proofs")
 SKIPPING_IS_FAILING = {"FORBID_SKIPS": "1"}
 
 
