@@ -27,6 +27,7 @@ def begin_explicitly(engine: Engine, pragmas: Iterable[str] = PRAGMAS) -> None:
     def begin(connection: Connection) -> None:
         # A transaction that reads first and writes later is refused when another one wrote in between.
         reads_only = has_request_context() and request.method in {"GET", "HEAD", "OPTIONS"}
+        reads_only |= connection.get_execution_options().get("reads_only", False)
         connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
 

@@ -1,0 +1,256 @@
+"""Sessions for notebooks roll back or commit, end with their block, and write elsewhere only if permitted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from flask import has_app_context
+from sqlalchemy import select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.exc import UnmappedInstanceError
+
+from {{cookiecutter.package_name}}.foundation import notebook
+from {{cookiecutter.package_name}}.foundation.configuration import ConfigurationError
+from {{cookiecutter.package_name}}.foundation.notebook import SessionEnded, WriteRefused, session
+
+from .databases import Databases, PostgreSQL, SQLite
+from .processes import wait_until
+from .sample.samples import FoundationSample, add_sample
+
+ELSEWHERE = "postgresql://user:password@db.example.com/name"
+
+
+@pytest.fixture(autouse=True)
+def project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder without .env for the project's own, and a package without models for the owner's."""
+    monkeypatch.setattr(notebook, "PROJECT", tmp_path)
+    monkeypatch.setattr(notebook, "PACKAGE", notebook.__package__)
+    for name in ("DATABASE_URL", "SECRET_KEY", "NOTEBOOK_WRITES"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+@pytest.fixture
+def database(each_databases: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database of each kind, which DATABASE_URL names."""
+    monkeypatch.setenv("DATABASE_URL", each_databases.sampled())
+
+
+def texts() -> list[str]:
+    """Return what is stored, as the next cell sees it."""
+    with session() as s:
+        return list(s.scalars(select(FoundationSample.text).order_by(FoundationSample.id)))
+
+
+@pytest.mark.usefixtures("database")
+def test_a_session_that_reads_is_rolled_back() -> None:
+    """What a cell tries in `session()` is visible in its block, and is never stored."""
+    with session() as s:
+        add_sample(s, "tried")
+        assert s.scalars(select(FoundationSample.text)).all() == ["tried"]
+
+    assert texts() == []
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    "commit", [lambda s: s.commit(), lambda s: s.connection().commit()], ids=["session", "connection"]
+)
+def test_a_session_that_reads_refuses_a_commit(commit: Callable[[Any], None]) -> None:
+    """A commit in `session()` is an error that names `write=True`, and stores nothing."""
+
+    def cell() -> None:
+        with session() as s:
+            add_sample(s, "by accident")
+            commit(s)
+
+    with pytest.raises(WriteRefused, match="write=True"):
+        cell()
+
+    assert texts() == []
+
+
+@pytest.mark.usefixtures("database")
+def test_a_session_that_writes_commits_at_the_end() -> None:
+    """`session(write=True)` stores what its block did, and its objects keep their columns."""
+    with session(write=True) as s:
+        sample = add_sample(s, "meant")
+
+    assert texts() == ["meant"]
+    assert (sample.text, sample.version) == ("meant", 1)
+
+
+@pytest.mark.usefixtures("database")
+def test_a_failed_cell_stores_nothing_and_the_next_one_works() -> None:
+    """A failed cell, whether its code or its flush fails, stores nothing, and the next cell works."""
+
+    def cell(*samples: FoundationSample) -> None:
+        with session(write=True) as s:
+            for sample in samples:
+                s.add(sample)
+                s.flush()
+
+    with pytest.raises(IntegrityError):
+        cell(FoundationSample(text="lost"), FoundationSample())
+    with pytest.raises(UnmappedInstanceError):
+        cell(FoundationSample(text="lost"), None)  # type: ignore[arg-type]
+    cell(FoundationSample(text="stored"))
+
+    assert texts() == ["stored"]
+    assert not has_app_context()
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda s: s.add(FoundationSample(text="lost")),
+        lambda s: s.scalars(select(FoundationSample)),
+        lambda s: s.connection(),
+        lambda s: s.get(FoundationSample, 1),
+        lambda s: s.begin(),
+        lambda s: s.commit(),
+    ],
+    ids=["add", "scalars", "connection", "get", "begin", "commit"],
+)
+@pytest.mark.parametrize("write", [False, True], ids=["read", "write"])
+def test_a_session_is_refused_after_its_block(use: Callable[[Any], None], write: bool) -> None:
+    """Every use of a session after its block is an error that shows how to write it."""
+    with session(write=write) as s:
+        s.scalars(select(FoundationSample)).all()
+
+    with pytest.raises(SessionEnded, match="with session"):
+        use(s)
+
+
+@pytest.mark.usefixtures("database")
+def test_a_session_without_a_block_is_refused() -> None:
+    """`s = session()` is no session: its use is an error that shows the block, also for a later cell."""
+    s: Any = session()
+
+    assert not hasattr(s, "_repr_html_")
+    with pytest.raises(AttributeError, match="with session"):
+        s.scalars(select(FoundationSample))
+
+
+class Shell:
+    """The part of IPython that a session uses; the proofs execute cells in a real kernel."""
+
+    def __init__(self) -> None:
+        self.events = self
+        self.callbacks: list[Callable[[object], None]] = []
+
+    def register(self, event: str, callback: Callable[[object], None]) -> None:
+        assert event == "post_run_cell"
+        self.callbacks.append(callback)
+
+    def unregister(self, event: str, callback: Callable[[object], None]) -> None:
+        self.callbacks.remove(callback)
+
+
+@pytest.mark.usefixtures("database")
+def test_a_session_ends_with_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that was entered by hand is rolled back at the end of its cell, and refused in the next."""
+    shell = Shell()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    s = session(write=True).__enter__()
+    add_sample(s, "half done")
+
+    for callback in list(shell.callbacks):
+        callback(None)
+
+    with pytest.raises(SessionEnded, match="with session"):
+        s.scalars(select(FoundationSample))
+    assert texts() == []
+    assert shell.callbacks == []
+
+
+def test_nothing_stays_connected_between_cells(
+    postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection of a block ends with it, and pg_stat_activity shows it as one of a notebook."""
+    monkeypatch.setenv("DATABASE_URL", postgresql.sampled())
+    others = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'notebook' AND pid"
+    with session() as s:
+        backend = s.scalar(text("SELECT pg_backend_pid()"))
+        assert s.scalar(text(f"{others} = {backend}")) == 1
+
+    def has_ended() -> bool:
+        with session() as s:
+            return bool(s.scalar(text(f"{others} = {backend}")) == 0)
+
+    wait_until(has_ended, "the connection has ended")
+
+
+def test_the_environment_comes_before_the_file(
+    project: Path, sqlite: SQLite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DATABASE_URL is that of .env, relative to the project's folder, unless the environment has one."""
+    (project / ".env").write_text("DATABASE_URL=sqlite:///own.db\n")
+    url = notebook.read_settings().database_url
+    monkeypatch.setenv("DATABASE_URL", sqlite.sampled())
+
+    assert url == f"sqlite+pysqlite:///{project}/own.db"
+    assert texts() == []
+
+
+def test_a_missing_url_is_named() -> None:
+    """Without DATABASE_URL the error is the service's own."""
+    with pytest.raises(ConfigurationError, match="DATABASE_URL is missing"), session():
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("url", "environment"),
+    [
+        (ELSEWHERE, {}),
+        ("postgresql:///name?service=production", {}),
+        ("postgresql:///name", {"PGSERVICE": "production"}),
+        ("postgresql:///name", {"PGHOST": "db.example.com"}),
+        ("postgresql://localhost/name", {"PGHOSTADDR": "192.0.2.1"}),
+        ("postgresql:///name?host=/tmp,db.example.com", {}),
+    ],
+)
+def test_nothing_is_written_to_another_machine(
+    url: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database on another machine is not written to, and the error names NOTEBOOK_WRITES."""
+    for name, value in {"DATABASE_URL": url, **environment}.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(WriteRefused, match="NOTEBOOK_WRITES=1"), session(write=True):
+        raise AssertionError
+
+
+def test_notebook_writes_permits_another_machine(
+    postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NOTEBOOK_WRITES=1 permits writing to another machine; without it, even a trial is rejected there."""
+    monkeypatch.setenv("DATABASE_URL", postgresql.sampled())
+    monkeypatch.setattr(notebook, "_is_elsewhere", lambda url: True)
+
+    with pytest.raises(Exception, match="read-only transaction"), session() as s:
+        add_sample(s, "tried")
+    monkeypatch.setenv("NOTEBOOK_WRITES", "1")
+    with session(write=True) as s:
+        add_sample(s, "meant")
+
+    assert texts() == ["meant"]
+
+
+def test_a_reading_cell_does_not_block_the_service(sqlite: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On SQLite, which has one writer at a time, a cell that only reads keeps no other one from writing."""
+    monkeypatch.setenv("DATABASE_URL", sqlite.sampled())
+
+    with session() as reads:
+        assert reads.scalars(select(FoundationSample)).all() == []
+        with session(write=True) as writes:
+            add_sample(writes, "stored")
+
+    assert texts() == ["stored"]
