@@ -35,6 +35,7 @@ bind = _foundation.addresses(_settings)
 
 worker_class = _settings.web_worker_class
 workers = _settings.web_concurrency or min(2 * _foundation.cpus() + 1, 9)
+_foundation.share_processors(workers)
 # gunicorn would turn a sync worker that has threads into gthread.
 threads = _settings.web_threads if worker_class == "gthread" else 1
 # Loaded once, before the fork: a broken service never starts, memory is shared, and SIGHUP cannot

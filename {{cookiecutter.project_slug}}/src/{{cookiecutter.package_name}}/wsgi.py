@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 
 # The collector would walk through the modules again and again while they load, and once more in each worker,
 # which would have to copy them. All of them stay, and startup is a seventh shorter.
@@ -13,6 +14,7 @@ from flask import Flask  # noqa: E402
 from .foundation.configuration import ConfigurationError, exit_with, load  # noqa: E402
 from .foundation.database.fork_safety import close_early_connections  # noqa: E402
 from .foundation.database.session import engines_of  # noqa: E402
+from .foundation.loading import nothing_loaded, warm_up  # noqa: E402
 
 
 class ApplicationFailed(Exception):
@@ -28,9 +30,10 @@ def _build() -> Flask:
         if settings.metrics_bind:
             # Before the features: a metric that is defined earlier would choose files for itself.
             from .foundation.observability import metrics  # noqa: F401
-        from .app import create_app
+        with nothing_loaded():
+            from .app import create_app
 
-        application = create_app(settings)
+            application = create_app(settings)
     except ConfigurationError as error:
         exit_with(error)
     except RuntimeError as error:
@@ -44,3 +47,6 @@ def _build() -> Flask:
 app = _build()
 gc.freeze()
 gc.enable()
+# gunicorn has a hook for this. uWSGI loads this in each worker; without lazy-apps the first probe warms.
+if "uwsgi" in sys.modules and sys.modules["uwsgi"].worker_id():
+    warm_up()

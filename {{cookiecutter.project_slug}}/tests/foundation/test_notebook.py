@@ -50,7 +50,7 @@ def texts() -> list[str]:
 
 @pytest.mark.usefixtures("database")
 def test_a_session_that_reads_is_rolled_back() -> None:
-    """What a cell tries in `session()` is visible in its block, and is never stored."""
+    """Work that a cell tries in `session()` is visible in its block, and is never stored."""
     with session() as s:
         add_sample(s, "tried")
         assert s.scalars(select(FoundationSample.text)).all() == ["tried"]
@@ -156,7 +156,7 @@ class Shell:
 
 @pytest.mark.usefixtures("database")
 def test_a_session_ends_with_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session that was entered by hand is rolled back at the end of its cell, and refused in the next."""
+    """A session that was entered without a block is rolled back with its cell, and refused in the next."""
     shell = Shell()
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     s = session(write=True).__enter__()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,14 +20,8 @@ from {{cookiecutter.package_name}}.foundation.database.session import engines_of
 
 from ..databases import PROJECT, Databases
 from ..fixtures import SECRET, make_settings
+from ..forks import Fork, fork_without_hooks, in_child
 from ..sample.app import create_app
-
-Fork = Callable[[], int]
-
-
-def fork_without_hooks() -> int:
-    """Fork like a server that is written in C: Python's own hooks do not run."""
-    return int(ctypes.PyDLL(None).fork())
 
 
 @pytest.fixture(params=[os.fork, fork_without_hooks], ids=["hooks", "no hooks"])
@@ -37,25 +29,6 @@ def fork(request: pytest.FixtureRequest) -> Fork:
     """Each way to fork: with Python's hooks, and without."""
     way: Fork = request.param
     return way
-
-
-def in_child(fork: Fork, work: Callable[[], object]) -> str:
-    """Let a child process do some work for at most 20 seconds, and return its result or its error."""
-    reading, writing = os.pipe()
-    child = fork()
-    if child == 0:
-        signal.alarm(20)
-        try:
-            result = str(work())
-        except BaseException as error:
-            result = f"{type(error).__name__}: {error}"
-        os.write(writing, result.encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as results:
-        result = results.read()
-    assert os.waitpid(child, 0) == (child, 0)
-    return result
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Probes: liveness without the database, readiness with the database and its schema."""
+"""Probes: liveness without the database, readiness with warm-ups, the database and its schema."""
 
 import functools
 import logging
@@ -11,6 +11,7 @@ from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 from ..configuration import ServiceSettings, current_settings
 from ..database.engine import has_deadline
 from ..database.session import db
+from ..loading import warm_up
 from ..observability.requests import LIVEZ, READYZ
 from .errors import problem
 
@@ -30,11 +31,13 @@ def livez() -> dict[str, str]:
 
 @bp.get(READYZ)
 def readyz() -> dict[str, str] | Response:
-    """Answer 200 when the database can be reached and its schema is the one of this code, or a newer one.
+    """Answer 200 after the warm-ups, when the database has the schema of this code, or a newer one.
 
     During a rolling update the old version still serves on a schema that it does not know: if it were
     not ready then, no process would be until the new version is.
     """
+    if cold := warm_up():
+        return problem(503, f"This process still loads {', '.join(cold)}.", missing=cold)
     try:
         found = _revisions(db.session().connection())
     except SQLAlchemyError as error:

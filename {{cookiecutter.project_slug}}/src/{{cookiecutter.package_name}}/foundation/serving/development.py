@@ -7,6 +7,7 @@ import threading
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from ..configuration import SERVER_NAME, tcp_address
+from ..loading import warm_up
 from .project import load_app, load_settings
 
 
@@ -28,6 +29,7 @@ def main() -> None:
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
     # Werkzeug's own lines have the escape codes of colours.
     logging.getLogger(__name__).info("serving on http://%s:%s", *address)
+    warm_up()
     server.serve_forever()
 
 

@@ -11,11 +11,9 @@ if os.environ.get("WEB_WORKER_CLASS", "").startswith("gevent"):
 
 import faulthandler
 import functools
-import math
 import shutil
 import signal
 import threading
-from pathlib import Path
 from typing import Any
 
 import gunicorn
@@ -29,8 +27,11 @@ from ..configuration import (
     exit_with,
     refuse_closed_descriptor,
 )
+from ..loading import warm_up
 from ..observability import logs
 from . import preflight
+from .preflight import cpus as cpus
+from .preflight import share_processors as share_processors
 from .project import load_settings
 
 ENDS = {signal.SIGTERM, signal.SIGQUIT, signal.SIGINT}  # of workers, from the master or by Ctrl-C
@@ -56,20 +57,6 @@ def prepare() -> ServiceSettings:
         server_class = functools.partial(ggevent.PyWSGIServer, error_log=error_log())
         ggevent.GeventPyWSGIWorker.server_class = staticmethod(server_class)
     return settings
-
-
-def cpus(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Count the processors this process may use: its affinity, limited by the quota of its cgroup."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        own = next(line[4:] for line in process.read_text().splitlines() if line.startswith("0::/"))
-        for folder in (root / own, *(root / own).parents):
-            quota, period = (folder / "cpu.max").read_text().split()
-            if quota != "max":
-                count = min(count, math.ceil(int(quota) / int(period)))
-    except (OSError, StopIteration, ValueError):
-        pass  # The end of the hierarchy, or no cgroup of version 2: there is no further quota.
-    return max(1, count)
 
 
 def addresses(settings: ServiceSettings) -> list[str]:
@@ -149,7 +136,7 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let an aborted worker print the stacks of its threads, and end immediately on Ctrl-C."""
+    """Let an aborted worker print its threads' stacks, and end immediately on Ctrl-C; start the warm-ups."""
     # gunicorn has replaced the handler, and enable() alone would not set it again.
     faulthandler.disable()
     faulthandler.enable()
@@ -157,6 +144,7 @@ def post_worker_init(worker: Any) -> None:
         # Its own handler would first wait for its pool's lock, which the worker may hold as the signal comes.
         for number in (signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, super(type(worker), worker).handle_quit)
+    warm_up()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

@@ -6,12 +6,16 @@ the first process must not import it, so that each worker loads the code that is
 
 import fcntl
 import importlib
+import math
 import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+# Each of these libraries starts a thread for every processor, in every worker.
+LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def check(*also: Callable[[], None]) -> None:
@@ -49,6 +53,29 @@ def make_metrics_folder() -> None:
         folder = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=own)
     # systemd's clean-up of temporary folders skips locked ones. Source: tmpfiles.d(5).
     fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
+
+
+def cpus(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Count the processors this process may use: its affinity, limited by the quota of its cgroup."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        own = next(line[4:] for line in process.read_text().splitlines() if line.startswith("0::/"))
+        for folder in (root / own, *(root / own).parents):
+            quota, period = (folder / "cpu.max").read_text().split()
+            if quota != "max":
+                count = min(count, math.ceil(int(quota) / int(period)))
+    except (OSError, StopIteration, ValueError):
+        pass  # The end of the hierarchy, or no cgroup of version 2: there is no further quota.
+    return max(1, count)
+
+
+def share_processors(workers: int) -> None:
+    """Let numeric libraries start threads for a worker's share of the processors, unless a variable is set.
+
+    They read it when they are imported, so it is set before the application is.
+    """
+    for name in LIBRARY_THREADS:
+        os.environ.setdefault(name, str(max(1, cpus() // workers)))
 
 
 if __name__ == "__main__":

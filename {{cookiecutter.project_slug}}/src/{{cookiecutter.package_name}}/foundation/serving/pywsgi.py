@@ -16,6 +16,7 @@ from gevent.pool import Pool
 from gevent.pywsgi import LoggingLogAdapter, WSGIHandler, WSGIServer
 
 from ..configuration import GRACE, listen
+from ..loading import warm_up
 from .project import load_app, load_settings
 
 
@@ -25,6 +26,7 @@ def main() -> None:
     servers = [_server(address) for address in (settings.web_bind, settings.metrics_bind) if address]
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, lambda: gevent.joinall([gevent.spawn(s.stop, GRACE) for s in servers]))
+    warm_up()
     for server in servers[1:]:
         server.start()
     servers[0].serve_forever(stop_timeout=GRACE)

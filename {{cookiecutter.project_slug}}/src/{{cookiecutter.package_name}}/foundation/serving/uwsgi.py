@@ -30,6 +30,7 @@ def check_address() -> None:
 
 
 if "uwsgi" in sys.modules:
+    preflight.share_processors(sys.modules["uwsgi"].numproc)
     preflight.check(check_address)
     if os.environ.get("METRICS_BIND"):
         preflight.make_metrics_folder()
