@@ -218,10 +218,12 @@ def test_a_missing_url_is_named() -> None:
     ],
 )
 def test_nothing_is_written_to_another_machine(
-    url: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    url: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A database on another machine is not written to, and the error names NOTEBOOK_WRITES."""
-    for name, value in {"DATABASE_URL": url, **environment}.items():
+    services = tmp_path / "services"
+    services.write_text("[production]\nhost=db.example.com\n")
+    for name, value in {"DATABASE_URL": url, "PGSERVICEFILE": str(services), **environment}.items():
         monkeypatch.setenv(name, value)
 
     with pytest.raises(WriteRefused, match="NOTEBOOK_WRITES=1"), session(write=True):
