@@ -25,6 +25,7 @@ ABOUT_POSTGRESQL = [
     "database/test_migrations_postgresql.py",
     "database/test_postgresql.py",
     "database/test_postgresql_settings.py",
+    "test_notebook_postgresql.py",
 ]
 # A project that was made without the template's hook has the tests of parts that it lacks.
 ABOUT_PACKAGES = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from flask import has_app_context
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import UnmappedInstanceError
 
@@ -18,11 +18,8 @@ from {{cookiecutter.package_name}}.foundation import notebook
 from {{cookiecutter.package_name}}.foundation.configuration import ConfigurationError
 from {{cookiecutter.package_name}}.foundation.notebook import SessionEnded, WriteRefused, session
 
-from .databases import Databases, PostgreSQL, SQLite
-from .processes import wait_until
+from .databases import Databases, SQLite
 from .sample.samples import FoundationSample, add_sample
-
-ELSEWHERE = "postgresql://user:password@db.example.com/name"
 
 
 @pytest.fixture(autouse=True)
@@ -171,23 +168,6 @@ def test_a_session_ends_with_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shell.callbacks == []
 
 
-def test_nothing_stays_connected_between_cells(
-    postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The connection of a block ends with it, and pg_stat_activity shows it as one of a notebook."""
-    monkeypatch.setenv("DATABASE_URL", postgresql.sampled())
-    others = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'notebook' AND pid"
-    with session() as s:
-        backend = s.scalar(text("SELECT pg_backend_pid()"))
-        assert s.scalar(text(f"{others} = {backend}")) == 1
-
-    def has_ended() -> bool:
-        with session() as s:
-            return bool(s.scalar(text(f"{others} = {backend}")) == 0)
-
-    wait_until(has_ended, "the connection has ended")
-
-
 def test_the_environment_comes_before_the_file(
     project: Path, sqlite: SQLite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,46 +184,6 @@ def test_a_missing_url_is_named() -> None:
     """Without DATABASE_URL the error is the service's own."""
     with pytest.raises(ConfigurationError, match="DATABASE_URL is missing"), session():
         raise AssertionError
-
-
-@pytest.mark.parametrize(
-    ("url", "environment"),
-    [
-        (ELSEWHERE, {}),
-        ("postgresql:///name?service=production", {}),
-        ("postgresql:///name", {"PGSERVICE": "production"}),
-        ("postgresql:///name", {"PGHOST": "db.example.com"}),
-        ("postgresql://localhost/name", {"PGHOSTADDR": "192.0.2.1"}),
-        ("postgresql:///name?host=/tmp,db.example.com", {}),
-    ],
-)
-def test_nothing_is_written_to_another_machine(
-    url: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A database on another machine is not written to, and the error names NOTEBOOK_WRITES."""
-    services = tmp_path / "services"
-    services.write_text("[production]\nhost=db.example.com\n")
-    for name, value in {"DATABASE_URL": url, "PGSERVICEFILE": str(services), **environment}.items():
-        monkeypatch.setenv(name, value)
-
-    with pytest.raises(WriteRefused, match="NOTEBOOK_WRITES=1"), session(write=True):
-        raise AssertionError
-
-
-def test_notebook_writes_permits_another_machine(
-    postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """NOTEBOOK_WRITES=1 permits writing to another machine; without it, even a trial is rejected there."""
-    monkeypatch.setenv("DATABASE_URL", postgresql.sampled())
-    monkeypatch.setattr(notebook, "_is_elsewhere", lambda url: True)
-
-    with pytest.raises(Exception, match="read-only transaction"), session() as s:
-        add_sample(s, "tried")
-    monkeypatch.setenv("NOTEBOOK_WRITES", "1")
-    with session(write=True) as s:
-        add_sample(s, "meant")
-
-    assert texts() == ["meant"]
 
 
 def test_a_reading_cell_does_not_block_the_service(sqlite: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
