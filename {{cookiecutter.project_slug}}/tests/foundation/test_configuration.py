@@ -670,16 +670,20 @@ KEY_IN_A_FILE = "s0me-0ther-r4nd0m-ch4r4cters-of-a-file"
 
 
 def test_secrets_can_be_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The URL and the key can be mounted as files, whose last line break does not count."""
-    for name, value in {"DATABASE_URL": f"sqlite:///{tmp_path}/file.db", "SECRET_KEY": KEY_IN_A_FILE}.items():
-        monkeypatch.delenv(name)
+    """URLs and keys can be mounted as files, whose last line break does not count."""
+    url = f"sqlite:///{tmp_path}/file.db"
+    secrets = {"DATABASE_URL": url, "MIGRATION_DATABASE_URL": url, "SECRET_KEY": KEY_IN_A_FILE}
+    for name, value in {**secrets, "SECRET_KEY_FALLBACKS": f"{SECRET},{'o' * 32}"}.items():
+        monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv(f"{name}_FILE", str(tmp_path / name))
         (tmp_path / name).write_text(f"{value}\n")
 
     settings = configuration.load(ServiceSettings)
 
     assert settings.database_url.endswith("/file.db")
+    assert settings.migration_database_url == settings.database_url
     assert settings.secret_key.get_secret_value() == KEY_IN_A_FILE
+    assert [key.get_secret_value() for key in settings.secret_key_fallbacks] == [SECRET, "o" * 32]
 
 
 def test_both_forms_of_a_secret_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ class ServiceSettings(BaseSettings):
     def _clean(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Read the files that variables name. Every value is checked for what files and shells add to it."""
         values = {name: value for name, value in values.items() if value != ""}
-        for name in ("database_url", "secret_key"):
+        for name in ("database_url", "migration_database_url", "secret_key", "secret_key_fallbacks"):
             if file := values.get(f"{name}_file"):
                 if name in values:
                     raise ValueError(f"{name.upper()} and {name.upper()}_FILE are both set: remove one")
@@ -277,7 +277,13 @@ class ServiceSettings(BaseSettings):
     )
     secret_key: Annotated[SecretStr, AfterValidator(_key)] = Field(description="At least 32 characters")
     database_url_file: Path | None = Field(None, description="A file with DATABASE_URL, in place of it")
+    migration_database_url_file: Path | None = Field(
+        None, description="A file with MIGRATION_DATABASE_URL, in place of it"
+    )
     secret_key_file: Path | None = Field(None, description="A file with SECRET_KEY, in place of it")
+    secret_key_fallbacks_file: Path | None = Field(
+        None, description="A file with SECRET_KEY_FALLBACKS, in place of it"
+    )
     secret_key_fallbacks: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_fallbacks)] = Field(
         (), description="Former keys, whose signatures are still accepted for a while"
     )
