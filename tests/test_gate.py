@@ -25,6 +25,7 @@ from .conftest import (
     Workshop,
     check_without_proofs,
     generate,
+    install,
     name_of,
 )
 from .processes import run, serve
@@ -95,7 +96,7 @@ def test_the_tests_pass_on_sqlite_too(default: Path) -> None:
     """The tests of the default project pass on SQLite, too."""
     env = {"TEST_DATABASE_URL": "sqlite", **SKIPPING_IS_FAILING}
 
-    run(*WITHOUT_PROOFS, cwd=default, timeout=BOUND, env=env)
+    run(*WITHOUT_PROOFS, "-n", "4", cwd=default, timeout=BOUND, env=env)
 
 
 @pytest.mark.matrix
@@ -116,7 +117,7 @@ def test_the_proofs_pass_in_the_default_project(default: Path) -> None:
 def test_the_proofs_pass_with_each_server_alone(server: str, projects: Projects) -> None:
     """The proofs pass in a project that has only one of the servers."""
     project = projects[f"sqlite-{server}"]
-    run("make", "install", cwd=project, timeout=BOUND)
+    install(project)
 
     run(*PROOFS, cwd=project, timeout=BOUND, env=SKIPPING_IS_FAILING)
 
@@ -137,7 +138,7 @@ def test_packages_of_unchosen_options_are_not_installed(
     """A package for an option that was not chosen is not installed."""
     find = f"import importlib.util as i; print(i.find_spec({module!r}) is None)"
     without = projects[name_of({**DEFAULT, question: answer})]
-    run("make", "install", cwd=without, timeout=BOUND)
+    install(without)
 
     assert run(".venv/bin/python", "-c", find, cwd=default).stdout == "False\n"
     assert run(".venv/bin/python", "-c", find, cwd=without).stdout == "True\n"
@@ -151,7 +152,7 @@ def test_a_project_that_was_generated_without_hooks_serves(
     """A project that was generated without hooks serves requests."""
     project = generate(tmp_path, {"database": "sqlite", "server": server}, hooks=False)
     same = projects[f"sqlite-{server}"]
-    run("make", "install", cwd=same, timeout=BOUND)
+    install(same)
     (project / ".venv").symlink_to(same / ".venv")
     run("make", "migrate", cwd=project)
 
@@ -190,7 +191,7 @@ def test_no_package_may_have_the_name_of_an_installed_module(default: Path, proj
     """The name of an installed module is not accepted as the name of the package."""
     program = "import importlib.metadata as m; print('\\n'.join(m.packages_distributions()))"
     most = projects["sqlite-both"]
-    run("make", "install", cwd=most, timeout=BOUND)
+    install(most)
 
     for project in default, most:
         modules = run(".venv/bin/python", "-c", program, cwd=project).stdout.split()
