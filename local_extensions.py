@@ -30,14 +30,18 @@ PACKAGE = (
 LONGEST = {"project_name": 60, "project_slug": 40, "package_name": 40, "description": 200, "author": 100}
 WORKS = {"project_slug": SLUG, "package_name": PACKAGE}
 
-PINS = (PROJECT / "requirements" / "development.txt").read_text("utf-8")
+PINS = "".join(
+    (PROJECT / "requirements" / f"{name}.txt").read_text("utf-8") for name in ("development", "notebook")
+)
 INSTALLED = {name.replace("-", "_") for name in re.findall(r"^([a-z0-9-]+)==", PINS, re.MULTILINE)}
 # A package would hide a module of the same name, or be hidden by it. Neither INSTALLED nor
 # `sys.stdlib_module_names` lists these: files and folders of the project, modules whose distribution has
 # another name, and standard modules of some Python versions.
 TAKEN = {path.stem for path in PROJECT.iterdir()} | set(
     "codespell_lib dotenv google importlinter markdown_it mypyc opentelemetry pip pkg_resources py setuptools"
-    " uwsgi uwsgidecorators xdist zope annotationlib compression test type".split()
+    " uwsgi uwsgidecorators xdist zope annotationlib compression test type"
+    " argon2 attr bs4 dateutil ipykernel_launcher jupyter mpl_toolkits pylab pythonjsonlogger rpds websocket"
+    " yaml zmq".split()
 )
 # Emoji and some scripts need these two; the other characters of their category hide or reorder text.
 JOINERS = {"\u200c", "\u200d"}

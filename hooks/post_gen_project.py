@@ -12,7 +12,7 @@ from pathlib import Path
 # A choice can only be one of the words in cookiecutter.json: nothing that was typed comes here.
 DATABASE = "{{ cookiecutter.database }}"
 SERVER = "{{ cookiecutter.server }}"
-CONTAINER, KUBERNETES, SYSTEMD, TRACING, ERROR_REPORTING, UNDER_CRUFT = (
+CONTAINER, KUBERNETES, SYSTEMD, TRACING, ERROR_REPORTING, NOTEBOOKS, UNDER_CRUFT = (
     answer == "True"
     for answer in (
         "{{ cookiecutter.container }}",
@@ -20,6 +20,7 @@ CONTAINER, KUBERNETES, SYSTEMD, TRACING, ERROR_REPORTING, UNDER_CRUFT = (
         "{{ cookiecutter.systemd }}",
         "{{ cookiecutter.tracing }}",
         "{{ cookiecutter.error_reporting }}",
+        "{{ cookiecutter.notebooks }}",
         "{{ cookiecutter._commit is defined }}",
     )
 )
@@ -49,6 +50,9 @@ WANTED = {
     "tests/foundation/proofs/test_tracing.py": TRACING,
     "tests/foundation/proofs/test_error_reporting.py": ERROR_REPORTING,
     "tests/foundation/proofs/collector.py": TRACING or ERROR_REPORTING,
+    "requirements/notebook.txt": NOTEBOOKS,
+    "src/{{cookiecutter.package_name}}/foundation/notebook.py": NOTEBOOKS,
+    "tests/foundation/test_notebook.py": NOTEBOOKS,
     ".github/workflows/ci.yml": CI == "github",
     ".github/workflows/image.yml": CI == "github" and (CONTAINER or KUBERNETES),
     ".gitlab-ci.yml": CI == "gitlab",

@@ -34,7 +34,7 @@ DEFAULT = COMBINATIONS[0]
 # where it matters.
 DEPLOYMENTS: dict[str, Answers] = {
     "as asked by default": {},
-    "with nothing": {"container": False, "ci": "none"},
+    "with nothing": {"container": False, "notebooks": False, "ci": "none"},
     "with Kubernetes alone": {"container": False, "kubernetes": True, "ci": "none"},
     "with systemd alone": {"container": False, "systemd": True, "ci": "none"},
     "with traces alone": {"container": False, "tracing": True, "ci": "none"},

@@ -51,14 +51,16 @@ def requirement(block: str) -> Requirement:
     return Requirement(block.partition("\\\n")[0])
 
 
-def wanted(folder: Path, *groups: str) -> list[Requirement]:
-    """Return the requirements in a pyproject.toml."""
+def wanted(folder: Path, *groups: str, project: bool) -> list[Requirement]:
+    """Return the requirements of groups in a pyproject.toml, and those of the project itself."""
     about = tomllib.loads((folder / "pyproject.toml").read_text())
-    lines = about["project"]["dependencies"] + [w for g in groups for w in about["dependency-groups"][g]]
-    return [Requirement(line) for line in lines]
+    lines = about["project"]["dependencies"] if project else []
+    return [
+        Requirement(line) for line in [*lines, *(w for g in groups for w in about["dependency-groups"][g])]
+    ]
 
 
-def assert_pinned(folder: Path, name: str, *groups: str) -> None:
+def assert_pinned(folder: Path, name: str, *groups: str, project: bool = True) -> None:
     """Check that every pin has hashes, and that the pins are versions that are required."""
     found = pins(folder, name)
     for block in found.values():
@@ -66,7 +68,7 @@ def assert_pinned(folder: Path, name: str, *groups: str) -> None:
         assert re.fullmatch(r"[a-z0-9-]+==[0-9][\w.]*( ; .+)?", first)
         assert hashes
         assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", line) for line in hashes)
-    for asked in wanted(folder, *groups):
+    for asked in wanted(folder, *groups, project=project):
         (pin,) = requirement(found[canonicalize_name(asked.name)]).specifier
         assert pin.operator == "=="
         assert asked.specifier.contains(pin.version), asked
@@ -77,6 +79,20 @@ def test_the_pins_of_a_project_fit_its_requirements(answers: Answers, bake: Bake
     """The pins of a project have hashes and are versions that it requires."""
     assert_pinned(bake(**answers), "production")
     assert_pinned(bake(**answers), "development", "dev")
+
+
+def test_the_pins_of_notebooks_fit_the_other_ones(bake: Bake) -> None:
+    """The pins of notebooks have hashes and are versions that are required; where both pin, they agree."""
+    about = tomllib.loads((bake() / "pyproject.toml").read_text())
+    found, development = pins(bake(), "notebook"), pins(bake(), "development")
+
+    assert_pinned(bake(), "notebook", "notebook", project=False)
+    for name in found.keys() & development.keys():
+        assert requirement(found[name]).specifier == requirement(development[name]).specifier, name
+    assert (
+        not {Requirement(line).name for line in about["dependency-groups"]["notebook"]} & development.keys()
+    )
+    assert not (bake(notebooks=False) / "requirements" / "notebook.txt").exists()
 
 
 def test_the_pins_of_the_template_fit_its_requirements() -> None:

@@ -42,6 +42,11 @@ with_hooks_or_without = pytest.mark.parametrize("hooks", [True, False], ids=["ho
     [
         ({}, "Dockerfile compose.yaml gunicorn.conf.py uwsgi.ini .github", "deploy .gitlab-ci.yml"),
         ({"server": "gunicorn"}, "gunicorn.conf.py", "uwsgi.ini"),
+        (
+            {"notebooks": False},
+            "src/*/foundation/loading.py",
+            "notebooks requirements/notebook.txt src/*/foundation/notebook.py tests/**/test_notebook*",
+        ),
         ({"server": "uwsgi"}, "uwsgi.ini", "gunicorn.conf.py"),
         ({"container": False, "ci": "none"}, "", "Dockerfile compose.yaml deploy .github renovate.json"),
         ({"ci": "gitlab"}, ".gitlab-ci.yml Dockerfile renovate.json", ".github"),
@@ -96,6 +101,7 @@ def test_without_hooks_files_are_too_many_and_none_is_missing(answers: Answers, 
         ({"ci": "none"}, r"\.github|gitlab"),
         ({"ci": "gitlab"}, r"\.github"),
         ({}, "gitlab"),
+        ({"notebooks": False}, "jupyter|notebook: "),
         ({}, "OTEL_|SENTRY_DSN"),
         ({**EVERYTHING, "server": "gunicorn"}, "uwsgi_(pass|param)"),
         ({**EVERYTHING, "server": "uwsgi"}, "proxy_pass"),
@@ -205,6 +211,7 @@ def test_the_hook_changes_nothing_the_second_time(tmp_path: Path) -> None:
     before = tree(project)
     hook = HOOK.read_text().replace("{{ cookiecutter.server }}", "uwsgi")
     hook = hook.replace("{{ cookiecutter.container }}", "True").replace("{{ cookiecutter.ci }}", "github")
+    hook = hook.replace("{{ cookiecutter.notebooks }}", "True")
 
     run(sys.executable, "-c", hook, cwd=project)
 
