@@ -53,6 +53,7 @@ WANTED = {
     "requirements/notebook.txt": NOTEBOOKS,
     "src/{{cookiecutter.package_name}}/foundation/notebook.py": NOTEBOOKS,
     "tests/foundation/test_notebook.py": NOTEBOOKS,
+    "tests/foundation/test_notebook_postgresql.py": NOTEBOOKS,
     ".github/workflows/ci.yml": CI == "github",
     ".github/workflows/image.yml": CI == "github" and (CONTAINER or KUBERNETES),
     ".gitlab-ci.yml": CI == "gitlab",
