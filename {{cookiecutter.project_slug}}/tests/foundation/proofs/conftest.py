@@ -16,7 +16,11 @@ from ..servers import KINDS, Kind, Project, Server, scale, serving
 
 # SQLite has no sockets that two processes could read from, and no server that could fail.
 ABOUT_POSTGRESQL = ["test_fork.py", "test_database_faults.py", "test_pgbouncer.py"]
-ABOUT_PACKAGES = {"opentelemetry": "test_tracing.py", "sentry_sdk": "test_error_reporting.py"}
+ABOUT_PACKAGES = {
+    "nbclient": "test_notebooks.py",
+    "opentelemetry": "test_tracing.py",
+    "sentry_sdk": "test_error_reporting.py",
+}
 collect_ignore = [] if "postgresql" in databases.names() else ABOUT_POSTGRESQL
 collect_ignore += [name for package, name in ABOUT_PACKAGES.items() if find_spec(package) is None]
 

@@ -1,0 +1,54 @@
+"""The notebooks of a project run, on each database, with the packages that only notebooks need."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import BOUND, SKIPPING_IS_FAILING, Bake, Workshop, generate
+from .processes import run
+
+PROOF = "tests/foundation/proofs/test_notebooks.py"
+TOOLS = "jupyterlab", "matplotlib", "pandas"
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("database", ["postgresql", "sqlite"])
+def test_every_cell_of_a_new_project_runs(database: str, workshop: Workshop) -> None:
+    """The notebooks of a new project, and the experiments of docs/notebooks.md, run as they are."""
+    project = generate(workshop(), {"database": database})
+    run("bin/install", "notebook", cwd=project, timeout=BOUND)
+
+    run(".venv/bin/pytest", PROOF, cwd=project, timeout=BOUND, env=SKIPPING_IS_FAILING)
+
+
+def test_make_prove_and_make_notebook_alone_install_them(bake: Bake) -> None:
+    """Only `make notebook` and `make prove` install the packages of notebooks; the image has none."""
+    shown = {
+        rule: run("make", "--dry-run", rule, cwd=bake()).stdout.count("bin/install notebook")
+        for rule in ("notebook", "prove", "install", "serve", "test", "check")
+    }
+
+    assert shown == {"notebook": 1, "prove": 1, "install": 0, "serve": 0, "test": 0, "check": 0}
+    for name in (
+        "requirements/production.txt",
+        "requirements/development.txt",
+        "Dockerfile",
+        ".dockerignore",
+    ):
+        text = (bake() / name).read_text()
+        assert not [tool for tool in (*TOOLS, "notebook") if tool in text], name
+
+
+def test_the_doctor_finds_the_mistake_of_the_guide(bake: Bake, tmp_path: Path) -> None:
+    """The guided notebook has no finding, and without its ignore comments the one that it names."""
+    doctor = (sys.executable, bake() / "tools" / "doctor")
+    guide = bake() / "notebooks" / "from-notebook-to-endpoint.ipynb"
+    without = tmp_path / guide.name
+    without.write_text(guide.read_text().replace("doctor: ignore", "ignored"))
+
+    assert "findings: 0" in run(*doctor, guide, cwd=tmp_path).stdout
+    found = run(*doctor, without, cwd=tmp_path, status=1).stdout
+    assert "N103 error: one database session for every request: `global_session`" in found
