@@ -17,15 +17,16 @@ from ..databases import PROJECT, Databases
 from ..processes import run
 
 FOLDER = PROJECT / "notebooks"
-# The owner may delete them.
+# The owner may delete them, and the page.
 NOTEBOOKS = [
     name for name in ("quickstart", "from-notebook-to-endpoint") if (FOLDER / f"{name}.ipynb").exists()
 ]
 
-PAGE = (PROJECT / "docs" / "notebooks.md").read_text("utf-8")
-EXPERIMENTS = re.findall(
-    r"^## (\w+)$.+?^```python\n(.+?)^```\n\n^```text\n(.+?)^```", PAGE, re.MULTILINE | re.DOTALL
+PAGES = [file.read_text("utf-8") for file in (PROJECT / "docs").glob("notebooks.md")]
+EXPERIMENT = re.compile(
+    r"^## (\w+)$.+?^```python\n(.+?)^```\n\n^```text\n(.+?)^```", re.MULTILINE | re.DOTALL
 )
+EXPERIMENTS = [found for page in PAGES for found in EXPERIMENT.findall(page)]
 
 
 def tables(url: str) -> set[str]:
@@ -66,7 +67,8 @@ def test_an_experiment_prints_what_the_page_shows(
     assert run(sys.executable, "-c", code, cwd=tmp_path, env=env).stdout == output
 
 
-def test_every_word_of_the_page_has_a_picture_and_an_experiment() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=["notebooks"][: len(PAGES)])
+def test_every_word_of_the_page_has_a_picture_and_an_experiment(page: str) -> None:
     """The page has a picture and an experiment for process, thread, fork, request and transaction."""
     assert [title for title, *_ in EXPERIMENTS] == ["Process", "Thread", "Fork", "Request", "Transaction"]
-    assert PAGE.count("```mermaid") == len(EXPERIMENTS)
+    assert page.count("```mermaid") == len(EXPERIMENTS)
