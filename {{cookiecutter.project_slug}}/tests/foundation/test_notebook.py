@@ -156,7 +156,8 @@ def test_a_session_ends_with_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that was entered without a block is rolled back with its cell, and refused in the next."""
     shell = Shell()
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-    s = session(write=True).__enter__()
+    block = session(write=True)
+    s = block.__enter__()
     add_sample(s, "half done")
 
     for callback in list(shell.callbacks):
@@ -164,6 +165,8 @@ def test_a_session_ends_with_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(SessionEnded, match="with session"):
         s.scalars(select(FoundationSample))
+    with pytest.raises(SessionEnded, match="with session"):
+        block.__exit__(None, None, None)  # As the block of a generator ends, which goes on in another cell.
     assert texts() == []
     assert shell.callbacks == []
 

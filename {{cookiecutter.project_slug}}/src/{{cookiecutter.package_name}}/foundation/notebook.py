@@ -6,7 +6,7 @@ The settings are those of `make serve`. No application is built, and no connecti
 import importlib
 import os
 import sys
-from contextlib import AbstractContextManager, chdir
+from contextlib import AbstractContextManager, chdir, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -85,7 +85,8 @@ class session(AbstractContextManager[CellSession]):  # noqa: N801  # It reads li
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if shell := _running_shell():
-            shell.events.unregister("post_run_cell", self._end_with_cell)
+            with suppress(ValueError):  # A generator goes on in another cell.
+                shell.events.unregister("post_run_cell", self._end_with_cell)
         self._session.end(commit=self._write and error is None)
 
     def _end_with_cell(self, result: object) -> None:
