@@ -207,7 +207,7 @@ def is_accepted(package: str) -> bool:
     return True
 
 
-def test_a_project_without_the_hook_collects_no_test_of_what_it_lacks(
+def test_without_the_hook_no_test_of_what_is_missing_is_collected(
     default: Path, workshop: Workshop
 ) -> None:
     """With --accept-hooks=no the tests of parts without their packages are there, and are not collected."""

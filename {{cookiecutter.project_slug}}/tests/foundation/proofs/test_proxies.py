@@ -64,7 +64,7 @@ def test_forwarded_headers_of_an_untrusted_peer_are_ignored(kind: Kind, start: S
         pytest.param("/other", "/samples", {"X-Forwarded-Prefix": "/api/v1"}, marks=pytest.mark.thorough),
     ],
 )
-def test_links_have_the_path_below_which_clients_find_the_service(
+def test_links_have_the_prefix_of_the_service(
     kind: Kind, start: Start, setting: str, path: str, headers: dict[str, str]
 ) -> None:
     """Links have the prefix, whether the proxy removes it from the path or not; probes answer without it."""
