@@ -207,9 +207,7 @@ def is_accepted(package: str) -> bool:
     return True
 
 
-def test_without_the_hook_no_test_of_what_is_missing_is_collected(
-    default: Path, workshop: Workshop
-) -> None:
+def test_without_the_hook_no_test_of_missing_parts_is_collected(default: Path, workshop: Workshop) -> None:
     """With --accept-hooks=no the tests of parts without their packages are there, and are not collected."""
     project = generate(workshop(), hooks=False)
     (project / ".venv").symlink_to(default / ".venv")

@@ -266,9 +266,7 @@ WIDE = [create_model(f"Wide{number}", __base__=Input, **members_of(number)) for 
         (list[dict[str, int]], 1, 4999),
     ],
 )
-def test_objects_that_could_give_too_many_errors_are_refused(
-    annotation: Any, errors: int, most: int
-) -> None:
+def test_objects_that_could_give_too_many_errors_are_refused(annotation: Any, errors: int, most: int) -> None:
     """The more members an object can miss, in each model of a union, the fewer objects a body may have."""
     body = Body(annotation)
 
