@@ -84,14 +84,21 @@ def generate(folder: Path, answers: Mapping[str, str | bool] | None = None, *, h
 
 
 @pytest.fixture(scope="session")
-def bake(tmp_path_factory: pytest.TempPathFactory) -> Bake:
-    """Return the project of some answers, generated once; a test may read it, but not change it."""
+def bake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bake]:
+    """Return the project of some answers, generated once; a test may read it, but not change it.
+
+    The last test fails when one of them left a file in a project, as Python leaves `__pycache__`.
+    """
+    made: dict[Path, set[Path]] = {}
 
     @functools.cache
     def baked(*, hooks: bool = True, **answers: str | bool) -> Path:
-        return generate(tmp_path_factory.mktemp("bake"), answers, hooks=hooks)
+        project = generate(tmp_path_factory.mktemp("bake"), answers, hooks=hooks)
+        made[project] = set(project.rglob("*"))
+        return project
 
-    return baked
+    yield baked
+    assert not [path for project, paths in made.items() for path in set(project.rglob("*")) ^ paths]
 
 
 @pytest.fixture(scope="session")
@@ -154,14 +161,17 @@ def install(project: Path) -> None:
     run("make", "install", cwd=project, timeout=BOUND, env={"PATH": path})
 
 
-def check_without_proofs(project: Path) -> None:
-    """Run the steps of `make check`, without the start, stop and reload of each server."""
+def check_without_proofs(project: Path, *options: str) -> None:
+    """Run the steps of `make check`, without the start, stop and reload of each server.
+
+    The options are pytest's.
+    """
     install(project)
     env = {"PYTHONPATH": "src", **SKIPPING_IS_FAILING}
     for command in ("ruff format --check", "ruff check", "mypy", "lint-imports"):
         program, *arguments = command.split()
         run(f".venv/bin/{program}", *arguments, cwd=project, timeout=BOUND, env=env)
-    run(*WITHOUT_PROOFS, cwd=project, timeout=BOUND, env=env)
+    run(*WITHOUT_PROOFS, *options, cwd=project, timeout=BOUND, env=env)
 
 
 def path_without(tmp_path: Path, *names: str) -> str:

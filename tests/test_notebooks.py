@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from .conftest import BOUND, SKIPPING_IS_FAILING, Bake, Workshop, generate
+from .conftest import BOUND, ROOT, SKIPPING_IS_FAILING, Bake, Workshop, generate
 from .processes import run
 
 PROOF = "tests/foundation/proofs/test_notebooks.py"
@@ -44,11 +43,11 @@ def test_make_prove_and_make_notebook_alone_install_them(bake: Bake) -> None:
 
 def test_the_doctor_finds_the_mistake_of_the_guide(bake: Bake, tmp_path: Path) -> None:
     """The guided notebook has no finding, and without its ignore comments the one that it names."""
-    doctor = (sys.executable, bake() / "tools" / "doctor")
+    doctor = ROOT / "bin" / "doctor"
     guide = bake() / "notebooks" / "from-notebook-to-endpoint.ipynb"
     without = tmp_path / guide.name
     without.write_text(guide.read_text().replace("doctor: ignore", "ignored"))
 
-    assert "findings: 0" in run(*doctor, guide, cwd=tmp_path).stdout
-    found = run(*doctor, without, cwd=tmp_path, status=1).stdout
+    assert "findings: 0" in run(doctor, guide, cwd=tmp_path).stdout
+    found = run(doctor, without, cwd=tmp_path, status=1).stdout
     assert "N103 error: one database session for every request: `global_session`" in found
