@@ -82,3 +82,14 @@ def test_the_hook_of_pre_commit_is_a_make_command(project: Path) -> None:
 
     assert (repository["repo"], hook["language"]) == ("local", "system")
     run(*hook["entry"].split(), "--dry-run", cwd=project)
+
+
+def test_make_doctor_proves_a_rule_on_a_postgresql_it_brings(default: Path) -> None:
+    """`make doctor EXPLAIN=N103 PROVE=1` shows the hazard on a PostgreSQL that the project brings."""
+    env = {"TEST_DATABASE_URL": ""}
+
+    shown = run("make", "doctor", "EXPLAIN=N103", "PROVE=1", cwd=default, timeout=BOUND, env=env)
+
+    assert "As it is:\n    the commit of bob's request stored alice's rejected order\n" in shown.stdout
+    assert shown.stdout.endswith("After the fix:\n    nothing went wrong\n")
+    assert shown.stderr == ""

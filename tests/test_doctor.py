@@ -9,6 +9,8 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from pydantic import BaseModel
+from sarif_pydantic import Sarif
 
 from .conftest import COMBINATIONS, ROOT, Answers, Bake, name_of
 from .processes import run
@@ -256,3 +258,28 @@ def test_the_template_needs_only_python_for_it(tmp_path: Path) -> None:
     assert " N301 error: " in run(command, code, cwd=tmp_path, status=1, env=environment).stdout
     assert "nope does not exist" in run(command, "nope", cwd=tmp_path, status=2, env=environment).stderr
     assert not list((ROOT / "{{cookiecutter.project_slug}}" / "tools").rglob("__pycache__"))
+
+
+@pytest.mark.parametrize("hazard", HAZARDS)
+def test_the_log_for_code_scanning_is_sarif(hazard: str, copy: Path) -> None:
+    """The log of each hazard has what SARIF 2.1.0 requires, of the types that it has, and nothing else."""
+    file, code, _ = HAZARDS[hazard]
+    add(copy, file, code)
+
+    log = run(ROOT / "bin" / "doctor", "--format", "sarif", copy / "src", cwd=copy, status=1).stdout
+
+    assert unknown_fields(Sarif.model_validate_json(log), "") == []
+
+
+def unknown_fields(part: object, path: str) -> list[str]:
+    """Return the paths of the fields below a part of a log that SARIF has not."""
+    if isinstance(part, list):
+        return [
+            name for number, item in enumerate(part) for name in unknown_fields(item, f"{path}[{number}]")
+        ]
+    if not isinstance(part, BaseModel):
+        return []
+    found = [f"{path}.{name}" for name in part.model_extra or {}]
+    for name in type(part).model_fields:
+        found += unknown_fields(getattr(part, name), f"{path}.{name}")
+    return found

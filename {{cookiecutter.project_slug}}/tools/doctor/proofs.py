@@ -1,12 +1,14 @@
-"""Programs that show a hazard on a real PostgreSQL: once as it happens, and once after the fix.
+"""Programs that show a hazard: once as it happens, and once after the fix.
 
-Each one works in a schema that it makes and drops, and needs SQLAlchemy and a driver.
+Most need a real PostgreSQL, SQLAlchemy and a driver. Each works in a schema that it makes and drops.
 """
 
 import os
+import random
 import secrets
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
@@ -28,7 +30,9 @@ def scratch_engine(url: str) -> Iterator[Any]:
     engine = create_engine(address, connect_args={"options": f"-csearch_path={schema}"})
     with engine.begin() as connection:
         connection.execute(text(f"create schema {schema}"))
-        connection.execute(text("create table orders (client text)"))
+        connection.execute(text("create table orders (client text primary key)"))
+    # Only a proof's own mistake keeps a connection in the pool when it forks.
+    engine.dispose()
     try:
         yield engine
     finally:
@@ -36,6 +40,15 @@ def scratch_engine(url: str) -> Iterator[Any]:
         with engine.begin() as connection:
             connection.execute(text(f"drop schema {schema} cascade"))
         engine.dispose()
+
+
+def mapped_order() -> Any:
+    """Return a class whose instances are rows of the table."""
+    from sqlalchemy import Column, Text
+    from sqlalchemy.orm import declarative_base
+
+    columns = {"client": Column(Text, primary_key=True)}
+    return type("Order", (declarative_base(),), {"__tablename__": "orders", **columns})
 
 
 def prove_shared_session(url: str, *, fixed: bool) -> list[str]:
@@ -66,55 +79,179 @@ def prove_shared_session(url: str, *, fixed: bool) -> list[str]:
     return ["the commit of bob's request stored alice's rejected order"] if "alice" in stored else []
 
 
+def prove_kept_instance(url: str, *, fixed: bool) -> list[str]:
+    """Let a request read the order that an earlier one has loaded, and return the error that it gets."""
+    from sqlalchemy.orm import Session
+    from sqlalchemy.orm.exc import DetachedInstanceError
+
+    order = mapped_order()
+    with scratch_engine(url) as engine:
+        with Session(engine) as session:
+            session.add(order(client="alice"))
+            session.commit()
+            loaded = session.get_one(order, "alice")
+            kept = loaded.client if fixed else loaded
+            session.commit()
+        with Session(engine) as session:
+            try:
+                client = session.get_one(order, kept).client if fixed else kept.client
+            except DetachedInstanceError:
+                return ["the second request failed: DetachedInstanceError"]
+    return [] if client == "alice" else [f"the second request read {client!r}"]
+
+
+def prove_missing_rollback(url: str, *, fixed: bool) -> list[str]:
+    """Store one order twice, handle the error, and return what the next order of the session gets."""
+    from sqlalchemy import text
+    from sqlalchemy.exc import IntegrityError, PendingRollbackError
+    from sqlalchemy.orm import Session
+
+    order = mapped_order()
+    with scratch_engine(url) as engine, Session(engine) as session:
+        session.add(order(client="alice"))
+        session.commit()
+        session.expunge_all()
+        try:
+            session.add(order(client="alice"))
+            session.flush()
+        except IntegrityError:
+            if fixed:
+                session.rollback()
+        try:
+            session.execute(text("insert into orders values ('bob')"))
+            session.commit()
+        except PendingRollbackError:
+            session.rollback()
+            return ["bob's order failed after alice's mistake: PendingRollbackError"]
+    return []
+
+
 def prove_inherited_connection(url: str, *, fixed: bool) -> list[str]:
     """Let two forked workers use a connection of their parent, and return what goes wrong."""
-    from sqlalchemy import text
-
     with scratch_engine(url) as engine:
         connection = engine.connect()
-        connection.execute(text("select 1"))
-        gate = os.pipe()
-        workers = [fork_worker(engine, connection, number, gate, fixed=fixed) for number in (1, 2)]
-        for end in gate:
-            os.close(end)
-        wrong = {message for message in map(read_worker, workers) if message}
+        ask(connection, 1)
+
+        def work(number: int) -> str:
+            if not fixed:
+                return ask(connection, number)
+            engine.dispose(close=False)
+            with engine.connect() as own:
+                return ask(own, number)
+
+        wrong = run_workers(work, PATIENCE[fixed])
         if not fixed:
             connection.invalidate()  # A rollback would wait for an answer that a worker has read.
         connection.close()
-    return sorted(wrong)
+    return wrong
+
+
+def prove_statement_before_fork(url: str, *, fixed: bool) -> list[str]:
+    """Fork two workers after a statement, which leaves a connection in the pool, or before any."""
+
+    def work(number: int) -> str:
+        with engine.connect() as connection:
+            return ask(connection, number)
+
+    with scratch_engine(url) as engine:
+        if not fixed:
+            with engine.connect() as connection:
+                ask(connection, 1)
+        wrong = run_workers(work, PATIENCE[fixed])
+        engine.connect().invalidate()
+    return wrong
+
+
+def ask(connection: Any, number: int) -> str:
+    """Ask for a number many times, and return a message if another number is answered."""
+    from sqlalchemy import text
+
+    for _ in range(QUERIES):
+        if connection.execute(text("select cast(:number as int)"), {"number": number}).scalar() != number:
+            return "a worker received a row of the other worker"
+    return ""
+
+
+def prove_changed_global(url: str, *, fixed: bool) -> list[str]:
+    """Count four visits in a global of two workers or in the database, and return what is answered."""
+    from sqlalchemy import text
+
+    visits = 0
+
+    def visit(name: str) -> int:
+        nonlocal visits
+        if not fixed:
+            visits += 1
+            return visits
+        with engine.begin() as connection:
+            connection.execute(text("insert into orders values (:client)"), {"client": name})
+        with engine.connect() as connection:
+            return int(connection.execute(text("select count(*) from orders")).scalar_one())
+
+    with scratch_engine(url) as engine:
+        answers = run_workers(
+            lambda number: str([visit(f"{number}.{n}") for n in (1, 2)][-1]), PATIENCE[True]
+        )
+    most = max(map(int, answers))
+    return [] if most == 4 else [f"4 visits were counted as {most}: each worker counts its own"]
+
+
+def prove_copied_generator(url: str, *, fixed: bool) -> list[str]:
+    """Let two workers draw a token with a generator from before the fork, or with their own."""
+    generator = random.Random()  # noqa: S311  # That is the mistake.
+
+    def work(number: int) -> str:
+        return secrets.token_hex() if fixed else f"{generator.getrandbits(256):x}"
+
+    return ["two workers drew the same token"] if len(run_workers(work, PATIENCE[True])) == 1 else []
+
+
+def prove_thread_before_fork(url: str, *, fixed: bool) -> list[str]:
+    """Start a thread before the fork or in each worker, and return what the workers have of it."""
+    end = threading.Event()
+    before = threading.Thread(target=end.wait)
+
+    def work(number: int) -> str:
+        thread = threading.Thread(target=end.wait, daemon=True) if fixed else before
+        if fixed:
+            thread.start()
+        return "" if thread.is_alive() else "a worker has no thread: its job never runs"
+
+    if not fixed:
+        before.start()
+    try:
+        return run_workers(work, PATIENCE[True])
+    finally:
+        end.set()
+
+
+def run_workers(work: Callable[[int], str], patience: int) -> list[str]:
+    """Do some work in two forked processes at the same time, and return their messages without duplicates."""
+    gate = os.pipe()
+    workers = [fork_worker(work, number, gate, patience) for number in (1, 2)]
+    for end in gate:
+        os.close(end)
+    return sorted({message for message in map(read_worker, workers) if message})
 
 
 def fork_worker(
-    engine: Any, connection: Any, number: int, gate: tuple[int, int], *, fixed: bool
+    work: Callable[[int], str], number: int, gate: tuple[int, int], patience: int
 ) -> tuple[int, int]:
-    """Fork a process that asks for its own number once the gate is closed; return its id and its report."""
+    """Fork a process that works once the gate is closed; return its id and where it reports to."""
     reader, writer = os.pipe()
     child = os.fork()
     if child:
         os.close(writer)
         return child, reader
-    signal.alarm(PATIENCE[fixed])
+    signal.alarm(patience)
     try:
         os.close(gate[1])
         os.read(gate[0], 1)
-        message = ask(engine, connection, number, fixed=fixed)
+        message = work(number)
     except BaseException as error:
         message = f"a worker failed: {type(error).__name__}"
     os.write(writer, message.encode())
     os._exit(0)
-
-
-def ask(engine: Any, connection: Any, number: int, *, fixed: bool) -> str:
-    """Ask for a number many times, and return a message if another number is answered."""
-    from sqlalchemy import text
-
-    if fixed:
-        engine.dispose(close=False)
-        connection = engine.connect()
-    for _ in range(QUERIES):
-        if connection.execute(text("select cast(:number as int)"), {"number": number}).scalar() != number:
-            return "a worker received a row of the other worker"
-    return ""
 
 
 def read_worker(worker: tuple[int, int]) -> str:
@@ -128,7 +265,16 @@ def read_worker(worker: tuple[int, int]) -> str:
     )
 
 
-PROOFS = {"N101": prove_inherited_connection, "N103": prove_shared_session}
+PROOFS = {
+    "N101": prove_inherited_connection,
+    "N102": prove_statement_before_fork,
+    "N103": prove_shared_session,
+    "N104": prove_kept_instance,
+    "N201": prove_changed_global,
+    "N401": prove_thread_before_fork,
+    "N404": prove_copied_generator,
+    "N501": prove_missing_rollback,
+}
 
 
 def prove(rule: str, url: str) -> tuple[str, bool]:

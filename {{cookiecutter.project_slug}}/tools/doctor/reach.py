@@ -76,6 +76,14 @@ class Reach:
         """Return whether this is a notebook without an application."""
         return module.source.notebook and module not in self.served
 
+    def is_beside_service(self, module: Module) -> bool:
+        """Return whether this is a notebook with the session that a service has for notebooks.
+
+        No server loads it, whatever applications it makes to show something.
+        """
+        imported = (node.module or "" for node in module.imports if isinstance(node, ast.ImportFrom))
+        return module.source.notebook and any(name.endswith(".foundation.notebook") for name in imported)
+
     # -- views -------------------------------------------------------------------------------------
 
     def find_views(self) -> Iterator[tuple[Scope, str]]:

@@ -152,7 +152,7 @@ WRONG: list[list[str]] = [
     ["--format", "xml", "."],
     ["--explain", "N999"],
     ["--prove", "postgresql://", "."],
-    ["--explain", "N201", "--prove", "postgresql://"],
+    ["--explain", "N301", "--prove", "postgresql://"],
     ["--explain", "N103", "--prove", "sqlite://"],
 ]
 

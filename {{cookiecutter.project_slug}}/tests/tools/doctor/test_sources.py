@@ -56,6 +56,25 @@ def test_a_broken_cell_costs_only_itself(tmp_path: Path) -> None:
     assert findings[-1].message == "no cell defines `lost`"
 
 
+def test_a_notebook_beside_a_service_may_send_statements(tmp_path: Path) -> None:
+    """Cells with the session that a service has for notebooks may send statements, and share no session."""
+    ask = "with session() as s:\n    s.execute('select 1')"
+    kept = (
+        "import sqlalchemy.orm as o\nkept = o.Session(engine)\n@app.get('/')\ndef index():\n    kept.commit()"
+    )
+    cells = (SERVES, "engine = create_engine('')\nBase.metadata.create_all(engine)", ask, kept)
+    orm = "from sqlalchemy import create_engine\nfrom sqlalchemy.orm import {}\n"
+    own = orm.format("declarative_base, Session as session") + "Base = declarative_base()"
+    service = orm.format("declarative_base") + "Base = declarative_base()\n"
+    service += "from service.foundation.notebook import session"
+    write(tmp_path, {"beside/a.ipynb": notebook(service, *cells), "apart/a.ipynb": notebook(own, *cells)})
+
+    apart = found(examine([tmp_path / "apart"])[0])
+
+    assert found(examine([tmp_path / "beside"])[0]) == Marks([("N103", 5, 2)])
+    assert apart - Marks([("N103", 5, 2)]) == Marks([("N102", 3, 2), ("N102", 4, 2)])
+
+
 def test_a_file_that_a_cell_writes_is_read(tmp_path: Path) -> None:
     """The body of %%writefile is a file beside the notebook, which other cells can import."""
     body = "%%writefile app.py\n" + SERVES + HAZARD

@@ -72,7 +72,8 @@ def check_statements(code: Code) -> Iterator[Finding]:
     """Yield a finding for each object whose statements run at import."""
     groups: dict[object, list[Event]] = {}
     for event in code.events:
-        if sends_statement(event):
+        start = code.reach.path(event.scope, code.reach.at_import)[0].module
+        if sends_statement(event) and not code.reach.is_beside_service(start):
             groups.setdefault(root_of(code, event), []).append(event)
     for events in groups.values():
         first = events[0]
