@@ -19,6 +19,7 @@ from .database.session import end_session, engines_of
 from .edge.bodies import WholeBodies
 from .edge.context import OwnContext
 from .edge.cors import CrossOrigin
+from .edge.headers import refuse_unsendable
 from .http import api, errors, health, openapi
 from .observability import logs
 from .observability.requests import Requests
@@ -75,10 +76,11 @@ class Service(SafeTeardown):
         return super().handle_user_exception(*args, **kwargs)
 
     def process_response(self, *args: Any, **kwargs: Any) -> Response:
-        """Refuse late commits before any after_request function, and find forgotten ones after the last."""
+        """Refuse late commits before any after_request function, and check the response after the last."""
         if args[-1].status_code >= 400:
             commit_guard.fail_request()
         response = super().process_response(*args, **kwargs)
+        refuse_unsendable(response.headers)
         commit_guard.check_response(response)
         return response
 

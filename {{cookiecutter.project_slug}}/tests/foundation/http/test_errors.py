@@ -509,3 +509,19 @@ def test_a_redirect_names_no_host(app: Flask, path: str, location: str) -> None:
     response = app.test_client().get(path, headers={"Host": "evil.example"})
 
     assert (response.status_code, response.headers["Location"]) == (308, location)
+
+
+def test_a_header_that_no_response_can_have_is_dropped(own_databases: Databases) -> None:
+    """A header that an after_request function gives to errors, too, is dropped from the problem."""
+    app = create_app(make_settings(own_databases.sampled()))
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    @app.after_request
+    def name_the_service(response: Response) -> Response:
+        response.headers["X-Service"] = "us\N{LATIN SMALL LETTER L WITH STROKE}uga"
+        return response
+
+    answer = app.test_client().get("/livez")
+
+    assert (answer.status_code, answer.mimetype) == (500, PROBLEM)
+    assert "X-Service" not in answer.headers

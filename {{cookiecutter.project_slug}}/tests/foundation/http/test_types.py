@@ -61,6 +61,10 @@ def test_a_body_returns_as_it_came(client: FlaskClient) -> None:
     [
         ({"colour": "green"}, "#/colour"),
         ({"size": [1]}, "#/size/1"),
+        ({"size": [1, True]}, "#/size/1"),
+        ({"size": ["1", 1]}, "#/size/0"),
+        ({"shape": {"kind": "square", "side": False}}, "#/shape/square/side"),
+        ({"madeOn": 0}, "#/madeOn"),
         ({"tags": "a"}, "#/tags"),
         ({"shape": {"kind": "line"}}, "#/shape"),
         ({"shape": {"kind": "circle"}}, "#/shape/circle/radius"),
@@ -224,7 +228,9 @@ def test_path_parameters_have_the_types_of_the_view(paths: dict[str, Any]) -> No
     assert schemas["name"] == {"type": "string"}
 
 
-def test_inputs_are_documented_where_they_are_sent(paths: dict[str, Any]) -> None:
+def test_inputs_are_documented_where_they_are_sent(
+    app: Flask, client: FlaskClient, paths: dict[str, Any]
+) -> None:
     """Queries and headers are parameters, with references that resolve; forms have their content types."""
     listed = paths["/catalogue/things"]["get"]
     assert [(p["name"], p["in"], p["required"]) for p in listed["parameters"]] == [
@@ -233,14 +239,27 @@ def test_inputs_are_documented_where_they_are_sent(paths: dict[str, Any]) -> Non
         ("sizes", "query", False),
         ("limit", "query", False),
     ]
+    # A set is a list whose items may be repeated.
+    (sizes,) = (part["schema"] for part in listed["parameters"] if part["name"] == "sizes")
+    assert sizes["anyOf"][0] == {"type": "array", "items": {"type": "integer"}}
+    assert client.get("/catalogue/things?sizes=1&sizes=1").status_code == 200
     tenant = paths["/catalogue/tenant"]["get"]["parameters"]
     assert [(p["name"], p["in"], p["required"]) for p in tenant] == [
         ("X-Tenant", "header", True),
         ("Accept-Language", "header", False),
     ]
-    assert list(paths["/catalogue/files"]["post"]["requestBody"]["content"]) == ["multipart/form-data"]
+    files = paths["/catalogue/files"]["post"]["requestBody"]["content"]
+    assert list(files) == ["multipart/form-data"]
+    # A form can't give an empty list.
+    upload = document(app)["components"]["schemas"][_name(files["multipart/form-data"]["schema"])]
+    assert upload["properties"]["files"]["minItems"] == 1
     assert len(paths["/catalogue/login"]["post"]["requestBody"]["content"]) == 2
     assert list(paths["/catalogue/export"]["get"]["responses"]["200"]["content"]) == ["text/csv"]
+
+
+def _name(schema: dict[str, str]) -> str:
+    """Return the name of the definition that a schema refers to."""
+    return schema["$ref"].rpartition("/")[2]
 
 
 def test_the_document_has_what_the_operation_names(app: Flask, paths: dict[str, Any]) -> None:

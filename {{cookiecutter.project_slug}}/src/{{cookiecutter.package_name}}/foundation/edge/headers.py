@@ -1,6 +1,10 @@
-"""The security headers of every response, unless the view has set them."""
+"""Headers of every response: security headers that the view has not set, and none that can't be sent."""
 
 import functools
+import re
+
+from werkzeug.datastructures import Headers
+from werkzeug.urls import iri_to_uri
 
 # Source: OWASP Secure Headers Project. Clear-Site-Data is for the answer to a logout.
 SECURITY_HEADERS = {
@@ -25,6 +29,9 @@ SECURITY_HEADERS = {
 # A response with a version may be stored and revalidated; any other is for this client alone.
 CACHE = ("Cache-Control", "no-store")
 CACHE_VERSIONED = ("Cache-Control", "private, no-cache")
+# RFC 9110, 5.1 and 5.5. Servers encode text as Latin-1.
+_NAME, _VALUE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_URLS = {"location", "content-location"}  # Werkzeug makes them ASCII when it sends them.
 # Browsers ignore it on plain HTTP.
 HTTPS_ONLY = ("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
 
@@ -39,3 +46,24 @@ def missing_headers(scheme: str, *names: str) -> list[tuple[str, str]]:
     if scheme == "https":
         missing.append(HTTPS_ONLY)
     return missing
+
+
+def refuse_unsendable(headers: Headers) -> None:
+    """Remove headers that no server can send. Raises `ValueError`, which names the first of them.
+
+    After Flask each server has its own end for them: a page in HTML, an answer without headers, or none.
+    """
+    unsendable = {name: value for name, value in headers if not _is_sendable(name, value)}
+    for name in unsendable:
+        del headers[name]
+    for name, value in unsendable.items():
+        raise ValueError(f"the response has a header that can't be sent: {name}: {value[:200]!r}")
+
+
+def _is_sendable(name: str, value: str) -> bool:
+    if name.lower() in _URLS:
+        try:
+            value = iri_to_uri(value)
+        except ValueError:  # UnicodeError is one.
+            return False
+    return bool(_NAME.fullmatch(name) and _VALUE.fullmatch(value))

@@ -47,7 +47,8 @@ class Body:
         body = request.get_data(cache=False)
         if self.has_too_many_values(body):
             raise _too_many(self.most_values)
-        return self.adapter.validate_json(body)
+        # As documented: true is no number, and "5" is none.
+        return self.adapter.validate_json(body, strict=True)
 
     def has_too_many_values(self, body: bytes) -> bool:
         """Return whether JSON has more values than allowed, or objects that could give too many errors."""

@@ -21,13 +21,15 @@ from flask import (
     url_for,
 )
 from pydantic import TypeAdapter
-from pydantic.json_schema import JsonSchemaMode
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+from pydantic_core import core_schema
 from werkzeug.exceptions import NotFound
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.routing import Rule
 
 from ..edge.headers import SECURITY_HEADERS
 from .api import operation
+from .inputs import Fields
 
 bp = Blueprint("openapi", __name__)
 # The page loads its assets from a package, and none from another host.
@@ -107,9 +109,14 @@ def document(app: Flask) -> Schema:
         for part, mode, adapter in _schemas(view.operation)
     }
     given = [(key, mode, adapter) for key, (mode, adapter) in wanted.items()]
-    found, shared = TypeAdapter.json_schemas(given, ref_template="#/components/schemas/{model}")
+    found, shared = TypeAdapter.json_schemas(
+        given, ref_template="#/components/schemas/{model}", schema_generator=Schemas
+    )
     schemas = {key: schema for (key, _mode), schema in found.items()}
     definitions = {**shared.get("$defs", {}), "Problem": PROBLEM}
+    for (endpoint, part), schema in schemas.items():
+        if isinstance(views[endpoint].operation.inputs.get(part), Fields):
+            _require_items(_resolve(schema, definitions))
     paths: dict[str, Schema] = {}
     for rule in rules:
         path = paths.setdefault(re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", rule.rule), {})
@@ -127,6 +134,36 @@ def document(app: Flask) -> Schema:
         "paths": paths,
         "components": _components(paths, definitions, [view.operation for view in views.values()]),
     }
+
+
+class Schemas(GenerateJsonSchema):
+    """The schemas of pydantic, but for a set that is read: it may repeat an item."""
+
+    def set_schema(self, schema: core_schema.SetSchema) -> Schema:
+        """Return the schema of a set."""
+        return self._repeatable(super().set_schema(schema))
+
+    def frozenset_schema(self, schema: core_schema.FrozenSetSchema) -> Schema:
+        """Return the schema of a frozen set."""
+        return self._repeatable(super().frozenset_schema(schema))
+
+    def _repeatable(self, schema: Schema) -> Schema:
+        if self.mode == "validation":
+            del schema["uniqueItems"]
+        return schema
+
+
+def _require_items(schema: Schema) -> None:
+    """Document one item at least of a required list: a query or a form can't give an empty one."""
+    for name in schema.get("required", ()):
+        if schema["properties"][name].get("type") == "array":
+            schema["properties"][name].setdefault("minItems", 1)
+
+
+def _resolve(schema: Schema, definitions: Schema) -> Schema:
+    """Return a schema, or the definition that it refers to."""
+    found: Schema = definitions[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    return found
 
 
 def _title(app: Flask) -> str:
@@ -222,8 +259,7 @@ class Description:
         for converter, name in re.findall(r"<(?:([^:<>(]+)[^:<>]*:)?([^<>]+)>", self.rule.rule):
             yield {"name": name, "in": "path", "required": True, "schema": self.argument(converter, name)}
         for place, part in (("query", "query"), ("header", "headers")):
-            schema = self.schemas.get(part, {})
-            schema = self.definitions[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+            schema = _resolve(self.schemas.get(part, {}), self.definitions)
             for name, of_field in schema.get("properties", {}).items():
                 name_there = name if place == "query" else name.replace("_", "-").title()
                 required = name in schema.get("required", ())

@@ -1,4 +1,4 @@
-"""Views that raise, and one that holds a lock while they do."""
+"""Views that raise or send a broken header, and one that holds a lock while they do."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 
 
 def add_to(app: Flask) -> None:
-    """Serve /raise, /export, which raises in the middle of its answer, and /hold, until it may end."""
+    """Serve /raise, /export, which raises in the middle, /header, and /hold, until it may end."""
     folder = Path.cwd()
 
     @app.get("/raise")
@@ -24,6 +24,10 @@ def add_to(app: Flask) -> None:
             raise RuntimeError("a bug in the middle of an answer")
 
         return Response(rows())
+
+    @app.get("/header")
+    def header() -> Response:
+        return Response("an answer", headers={request.args["name"]: request.args["value"]})
 
     @app.get("/hold/<int:number>")
     def hold(number: int) -> str:
