@@ -1,4 +1,4 @@
-"""A running service does what its OpenAPI document says: schemathesis sends it what fits and what does not."""
+"""A running service does what its OpenAPI document says: schemathesis sends what fits, and what does not."""
 
 from __future__ import annotations
 
