@@ -43,7 +43,7 @@ class User:
 
 
 def find_user(request: Request) -> User:
-    """Believe what the client says."""
+    """Accept the user that the client names."""
     number, _, name = request.headers["X-User"].partition(" ")
     return User(int(number), name)
 
