@@ -1,4 +1,4 @@
-"""Idempotency-Key (draft-ietf-httpapi-idempotency-key-header-07): a repeated request gets the first answer.
+"""Idempotency-Key (draft-ietf-httpapi-idempotency-key-header): a repeated request gets the first answer.
 
 The answer is stored in the transaction of the view, so that a commit stores both or neither. Answers from 400
 on are not stored, and roll that transaction back: a repeat runs again.
