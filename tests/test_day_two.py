@@ -159,7 +159,7 @@ def check(project: Path) -> None:
 
 
 def test_make_check_passes_without_the_example(project: Path) -> None:
-    """`make check` passes after the example is removed, with no migration left."""
+    """`make check` passes after the example is removed, with the foundation's migration left."""
     run("make", "feature-remove", "NAME=notes", cwd=project, timeout=BOUND)
 
     check(project)

@@ -29,6 +29,17 @@ def test_a_new_note_can_be_read_at_its_location(client: FlaskClient) -> None:
     assert read.headers["ETag"] == created.headers["ETag"]
 
 
+def test_a_repeated_request_stores_one_note(client: FlaskClient) -> None:
+    """A request that is repeated with its Idempotency-Key gets the first answer, and stores nothing more."""
+    keyed = {"Idempotency-Key": "8e03978e"}
+
+    answers = [client.post("/notes", json={"text": "buy milk"}, headers=keyed).data for _ in range(2)]
+
+    page: Any = client.get("/notes").json
+    assert answers[0] == answers[1]
+    assert len(page["items"]) == 1
+
+
 def test_a_note_has_an_id_its_text_a_time_in_utc_and_a_version(client: FlaskClient) -> None:
     """A note has an id, its text, a time in UTC and a version."""
     before = datetime.now(UTC) - timedelta(seconds=1)

@@ -55,7 +55,7 @@ def list_notes(query: PageQuery) -> NotePage:
 
 
 @bp.post("")
-@operation(status=201, headers=["Location", "ETag"])
+@operation(status=201, headers=["Location", "ETag"], idempotent=True)
 def create_note(body: NoteIn) -> tuple[NoteOut, dict[str, str]]:
     """Store a new note."""
     with transaction() as session:

@@ -109,7 +109,7 @@ def list_samples(query: PageQuery) -> SamplePage:
 
 
 @bp.post("")
-@operation(status=201, headers=["Location", "ETag"])
+@operation(status=201, headers=["Location", "ETag"], idempotent=True)
 def create_sample(body: SampleIn) -> tuple[SampleOut, dict[str, str]]:
     """Store a sample."""
     with transaction() as session:

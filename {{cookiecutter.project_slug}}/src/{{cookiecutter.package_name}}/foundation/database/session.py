@@ -8,12 +8,15 @@ from typing import Any, cast
 from flask import Flask, has_app_context
 from flask.globals import app_ctx
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Engine
-from sqlalchemy.orm import Session
+from sqlalchemy import Engine, event
+from sqlalchemy.orm import Session, SessionTransaction
 
 from .base import Base
 
 log = logging.getLogger(__name__)
+
+IDEMPOTENT = "operation(idempotent=…) is one transaction, which commits with the answer"
+LOST = "a rollback has undone an earlier transaction() of it: write both in one, or raise Problem"
 
 
 class Database(SQLAlchemy):
@@ -60,16 +63,18 @@ def end_session() -> None:
 
 
 def refuse_commit() -> None:
-    """Let the `transaction()` that runs, if one does, roll back at its end: its request has failed."""
-    if has_app_context() and db.session.registry.has() and "transaction" in db.session().info:
-        db.session().info["transaction"] = "refused"
+    """Let the transaction that runs, if one does, roll back at its end: its request has failed."""
+    if has_app_context() and db.session.registry.has():
+        info = db.session().info
+        info.update(dict.fromkeys({"transaction", "together"} & info.keys(), "refused"))
 
 
 @contextmanager
 def transaction(**options: Any) -> Generator[Session]:
     """Commit what the block did; roll it back if it raises or calls `problem()`; inside another one, join it.
 
-    Options are the connection's execution options. Raises `RuntimeError` if the transaction has begun.
+    Inside `commit_together()` the commit comes at the end of that. Options are the connection's execution
+    options. Raises `RuntimeError` if the transaction has begun.
     """
     session: Session = db.session()
     if session.info.get("transaction"):
@@ -77,6 +82,8 @@ def transaction(**options: Any) -> Generator[Session]:
             raise RuntimeError("an outer transaction() has begun, its options cannot change any more")
         yield session
         return
+    if options and "together" in session.info:
+        raise RuntimeError(f"{IDEMPOTENT}: remove the options of transaction(), or idempotent")
     if options and session.in_transaction():
         raise RuntimeError("the session has begun a transaction, its options cannot change any more")
     session.info["transaction"] = "begun"
@@ -90,6 +97,10 @@ def transaction(**options: Any) -> Generator[Session]:
         yield session
         if session.info["transaction"] == "refused":
             session.rollback()
+        elif "together" in session.info:
+            session.flush()
+            if session.info["together"] == "begun":
+                session.info["together"] = "written"
         else:
             session.commit()
     except BaseException:
@@ -97,3 +108,41 @@ def transaction(**options: Any) -> Generator[Session]:
         raise
     finally:
         session.info.pop("transaction", None)
+
+
+@contextmanager
+def commit_together() -> Generator[Session]:
+    """Commit at the end what each `transaction()` of the block did, or nothing if one of them was undone.
+
+    Raises `RuntimeError` for what cannot be one transaction: options, a commit inside of the block, and a
+    rollback after a `transaction()` that had ended.
+    """
+    session: Session = db.session()
+    if {"transaction", "together"} & session.info.keys():
+        raise RuntimeError(f"{IDEMPOTENT}: call the function that both views need, and no view")
+    session.info["together"] = "begun"
+    try:
+        yield session
+        if session.info["together"] == "lost" or db.session() is not session:
+            raise RuntimeError(f"{IDEMPOTENT}: {LOST}")
+        if session.info.pop("together") == "refused":
+            session.rollback()
+        else:
+            session.commit()
+    except BaseException:
+        session.info.pop("together", None)
+        session.rollback()
+        raise
+
+
+@event.listens_for(db.session, "before_commit")
+def _refuse_early_commit(session: Session) -> None:
+    # The end of a SAVEPOINT is one, too.
+    if "together" in session.info and not session.in_nested_transaction():
+        raise RuntimeError(f"{IDEMPOTENT}: remove session.commit(), and write inside transaction()")
+
+
+@event.listens_for(db.session, "after_transaction_end")
+def _note_loss(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None and session.info.get("together") == "written":
+        session.info["together"] = "lost"

@@ -6,7 +6,8 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 METHODS = "DELETE, GET, HEAD, PATCH, POST, PUT"
-READABLE = "ETag, Link, Location, Retry-After, WWW-Authenticate, X-Request-ID"  # beside those that always are
+# Beside those that always are.
+READABLE = "ETag, Idempotency-Replayed, Link, Location, Retry-After, WWW-Authenticate, X-Request-ID"
 CACHED = "600"  # seconds for which a browser keeps the answer of a preflight
 _NAMES = re.compile(r"[A-Za-z0-9-]+(?:, ?[A-Za-z0-9-]+)*", re.ASCII)
 

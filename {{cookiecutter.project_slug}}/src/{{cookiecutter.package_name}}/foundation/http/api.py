@@ -14,7 +14,8 @@ from werkzeug.routing import BaseConverter
 
 from .authentication import Authentication
 from .errors import Problem
-from .inputs import KINDS, MOST_VALUES, read_all
+from .idempotency import KeyedRequest, read_key, run_once
+from .inputs import KINDS, MOST_VALUES, Headers, read_all
 
 BIGGEST_ID = 2**63 - 1
 PAIR = dict[str, str]  # the headers of an answer, second of a pair
@@ -47,6 +48,9 @@ class operation:  # noqa: N801  # A decorator, which reads like a function.
     here, or its own `Response` of the type `content`. A GET whose If-None-Match has the ETag of the response
     gets 304. `responses` documents further statuses by the type of their body, or by None for a problem
     without members. Input of more than `most_values` values gets 422 unread.
+
+    An `idempotent` operation is one transaction with its answer. A request that repeats an Idempotency-Key
+    gets the answer of the first; a request without one runs, or gets 400 where it is "required".
     """
 
     status: int = 200
@@ -58,6 +62,7 @@ class operation:  # noqa: N801  # A decorator, which reads like a function.
     deprecated: bool = False
     content: str = "application/json"
     most_values: int = MOST_VALUES
+    idempotent: bool | Literal["required"] = False
 
     def __call__(self, view: View) -> View:
         """Return the view as Flask calls it."""
@@ -69,20 +74,36 @@ class operation:  # noqa: N801  # A decorator, which reads like a function.
         self.takes_user = hints.pop("user", None) is not None
         if self.takes_user and not self.auth:
             raise TypeError(f"{view.__qualname__} takes a user: pass operation(auth=…)")
+        if self.idempotent and self.auth and not self.auth.identity:
+            raise TypeError(
+                f"{view.__qualname__} is idempotent, and a key belongs to a user: pass {self.auth.name}"
+                " Authentication(…, identity=…), which returns the id of a user"
+            )
         self.arguments = hints  # Those of the path.
 
         @functools.wraps(view)
         def wrapper(**arguments: Any) -> Response:
-            if self.auth:
-                user = self.auth.user()
-                if self.takes_user:
-                    arguments["user"] = user
+            user = self.auth.user() if self.auth else None
+            if self.takes_user:
+                arguments["user"] = user
             if self.if_match == "needed" and not request.if_match:
                 raise Problem(428, "Send the ETag that you have read as If-Match.")
-            return self._respond(view(**arguments | read_all(self.inputs)))
+            keyed = self._read_key(user) if self.idempotent else None
+            arguments |= read_all(self.inputs)
+
+            def run() -> Response:
+                return self._respond(view(**arguments))
+
+            return run_once(keyed, self.headers, run) if self.idempotent else run()
 
         wrapper.__dict__["operation"] = self
         return wrapper
+
+    def _read_key(self, user: Any) -> KeyedRequest | None:
+        scope = (self.auth.name, self.auth.identity(user)) if self.auth and self.auth.identity else ()
+        headers = self.inputs.get("headers")
+        read = headers.given() if isinstance(headers, Headers) else {}
+        return read_key(scope, read, required=self.idempotent == "required")
 
     def _respond(self, result: Any) -> Response:
         answer, headers = result if self.is_pair and isinstance(result, tuple) else (result, {})

@@ -17,11 +17,19 @@ class Authentication(Generic[User]):
     `identify` returns the user of a request, or raises `Problem(401, …, headers={"WWW-Authenticate": …})`.
     The user is a value such as a frozen dataclass, and never a row: the transaction in which `identify` has
     read ends before the view runs. `scheme` is a security scheme of OpenAPI 3.1, and `name` its name in the
-    document.
+    document. `identity` returns what stays the same about a user, such as the id: an Idempotency-Key belongs
+    to one user.
     """
 
-    def __init__(self, identify: Callable[[Request], User], *, name: str, scheme: dict[str, Any]) -> None:
-        self.identify, self.name, self.scheme = identify, name, scheme
+    def __init__(
+        self,
+        identify: Callable[[Request], User],
+        *,
+        name: str,
+        scheme: dict[str, Any],
+        identity: Callable[[User], str] | None = None,
+    ) -> None:
+        self.identify, self.name, self.scheme, self.identity = identify, name, scheme, identity
 
     def user(self) -> User:
         """Return the user of the request. Raises `TypeError` if that is a row of the database."""

@@ -112,11 +112,14 @@ class Query(Fields):
 class Headers(Fields):
     """Headers of the request: the field `x_tenant` is X-Tenant. Others are ignored."""
 
+    def given(self) -> dict[str, str]:
+        """Return the headers that the request has, by the names of their fields."""
+        names = {name: name.replace("_", "-") for name in self.properties}
+        return {name: request.headers[header] for name, header in names.items() if header in request.headers}
+
     def read(self) -> Any:
         """Return the validated model. Raises pydantic's `ValidationError`."""
-        names = {name: name.replace("_", "-") for name in self.properties}
-        given = {name: request.headers[header] for name, header in names.items() if header in request.headers}
-        return self.adapter.validate_python(given)
+        return self.adapter.validate_python(self.given())
 
 
 class Form(Fields):

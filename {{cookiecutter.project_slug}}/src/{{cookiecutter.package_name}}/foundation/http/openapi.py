@@ -29,6 +29,7 @@ from werkzeug.routing import Rule
 
 from ..edge.headers import SECURITY_HEADERS
 from .api import operation
+from .idempotency import HEADER, LONGEST_KEY, REPLAYED
 from .inputs import Fields
 
 bp = Blueprint("openapi", __name__)
@@ -68,6 +69,9 @@ FAILURE: Schema = {
     "description": "It failed; the status says why.",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
+
+IDEMPOTENCY_KEY = "A new key for each operation: a request that repeats it gets the answer of the first"
+IDEMPOTENCY_STATUSES = (400, 409, 422)  # a malformed key, one of a request that runs, one of another request
 
 
 @bp.get("/openapi.json")
@@ -237,13 +241,14 @@ class Description:
         """Return the response of success, the further ones, and that of every error."""
         described = self.described
         success: Schema = {"description": "It is done."}
-        if described.headers:
-            success["headers"] = {name: {"schema": TEXT} for name in described.headers}
+        if names := [*described.headers, *([REPLAYED] if described.idempotent else [])]:
+            success["headers"] = {name: {"schema": TEXT} for name in names}
         if "answer" in self.schemas:
             success["content"] = {described.content: {"schema": self.schemas["answer"]}}
         elif described.content != "application/json":
             success["content"] = {described.content: {}}
-        further = {str(status): self.further(status) for status in described.responses}
+        statuses = [*described.responses, *(IDEMPOTENCY_STATUSES if described.idempotent else [])]
+        further = {str(status): self.further(status) for status in statuses}
         return {str(described.status): success, **further, "default": FAILURE}
 
     def further(self, status: int) -> Schema:
@@ -267,6 +272,9 @@ class Description:
         if if_match := self.described.if_match:
             schema = TEXT | {"description": "The ETag that was read"}
             yield {"name": "If-Match", "in": "header", "required": if_match == "needed", "schema": schema}
+        if idempotent := self.described.idempotent:
+            schema = TEXT | {"description": IDEMPOTENCY_KEY, "minLength": 1, "maxLength": LONGEST_KEY}
+            yield {"name": HEADER, "in": "header", "required": idempotent == "required", "schema": schema}
 
     def argument(self, converter: str, name: str) -> Schema:
         """Return the schema of a path's argument, from its converter or from the view's annotation."""

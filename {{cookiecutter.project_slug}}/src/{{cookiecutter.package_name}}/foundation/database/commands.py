@@ -1,0 +1,40 @@
+"""The command about the foundation's table. A scheduler runs it: docs/OPERATIONS.md, Idempotency keys."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from .models import IdempotencyKey
+from .session import transaction
+
+BATCH = 1000  # rows of one transaction: more would keep locks for longer
+
+
+@click.command()
+@click.option("--hours", type=click.IntRange(min=1), default=24, show_default=True, help="The age to keep.")
+def delete_idempotency_keys(hours: int) -> None:
+    """Delete old idempotency keys."""
+    before = datetime.now(UTC) - timedelta(hours=hours)
+    total = count = _delete_batch(before)
+    while count == BATCH:
+        count = _delete_batch(before)
+        total += count
+    click.echo(f"{total} keys deleted")
+
+
+def _delete_batch(before: datetime) -> int:
+    with transaction() as session:
+        return delete_keys(session, before, BATCH)
+
+
+def delete_keys(session: Session, before: datetime, limit: int) -> int:
+    """Delete at most so many keys that are older, and return how many there were."""
+    key = IdempotencyKey
+    old = select(key.id).where(key.created_at < before).limit(limit)
+    statement = delete(key).where(key.id.in_(old)).execution_options(synchronize_session=False)
+    result: Any = session.execute(statement)
+    count: int = result.rowcount
+    return count

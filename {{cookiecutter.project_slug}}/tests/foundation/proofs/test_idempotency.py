@@ -1,0 +1,140 @@
+"""A request that is repeated with its Idempotency-Key is stored once, whatever became of its answer.
+
+A worker is killed, or a client gets a 503, just before or just after the commit. The client can't know which:
+it sends the request again. Elsewhere what was committed is stored twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from itertools import cycle, islice
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import NullPool, create_engine, make_url, text
+
+from ..servers import PATIENCE, WITH_WORKERS, Kind, Project, Server, scaled, wait_until
+from .conftest import Start
+
+PROVOCATION = "lost_answers"
+REFUSED = ["refused before", "refused after"]
+FAULTS = [*REFUSED, "killed before", "killed after", ""]
+
+Answer = tuple[int, bytes, str | None, str | None]
+
+
+@dataclass
+class Ledger:
+    """The first answer to each sample, those of repeats that differ, and how many were replayed."""
+
+    first: dict[str, Answer] = field(default_factory=dict)
+    others: list[tuple[Answer, Answer]] = field(default_factory=list)
+    replayed: int = 0
+
+
+def send(server: Server, sample: str, *, key: bool, fault: str = "") -> tuple[Answer, bool] | None:
+    """Send a sample; return the answer and whether it is a repeated one, or None if it is lost."""
+    headers = {"Content-Type": "application/json", "X-Fault": fault}
+    headers |= {"Idempotency-Key": f'"{sample}"'} if key else {}
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
+        try:
+            connection.request("POST", "/samples", json.dumps({"text": sample}), headers)
+            answer = connection.getresponse()
+            body = answer.read()
+        except (OSError, HTTPException):
+            return None
+    assert answer.status in {201, 409, 503}, server.log
+    if answer.status != 201:
+        assert answer.headers["Retry-After"] == "2"
+    found = (answer.status, body, answer.headers["Location"], answer.headers["ETag"])
+    return found, "Idempotency-Replayed" in answer.headers
+
+
+def send_until_stored(server: Server, sample: str, ledger: Ledger, *, fault: str, key: bool = True) -> None:
+    """Send a sample with a fault, and again without one until it is acknowledged; then once more."""
+    sent = send(server, sample, key=key, fault=fault)
+
+    def is_acknowledged() -> bool:
+        nonlocal sent
+        if sent is None or sent[0][0] != 201:
+            sent = send(server, sample, key=key)
+        return sent is not None and sent[0][0] == 201
+
+    wait_until(is_acknowledged, f"{sample} is acknowledged")
+    assert sent
+    ledger.first[sample] = sent[0]
+    ledger.replayed += sent[1]
+    if key:
+        again = wait_until(lambda: answered(server, sample), f"{sample} is acknowledged again")
+        if again != sent[0]:
+            ledger.others.append((sent[0], again))
+
+
+def answered(server: Server, sample: str) -> Answer | None:
+    """Send a sample that was acknowledged; return the answer, or None if it is lost."""
+    sent = send(server, sample, key=True)
+    return sent[0] if sent and sent[0][0] == 201 else None
+
+
+def clients(server: Server, faults: list[str], count: int) -> Ledger:
+    """Let four clients send so many samples, each fault in turn."""
+    ledger = Ledger()
+    with ThreadPoolExecutor(4) as pool:
+        sent = [
+            pool.submit(send_until_stored, server, uuid4().hex, ledger, fault=fault)
+            for fault in islice(cycle(faults), count)
+        ]
+    for each in sent:
+        each.result()
+    return ledger
+
+
+def assert_each_was_stored_once(ledger: Ledger, server: Server) -> None:
+    """Check the table against the ledger."""
+    assert {sample: times for sample, times in stored(server) if sample in ledger.first} == dict.fromkeys(
+        ledger.first, 1
+    )
+    assert ledger.others == [], "a repeat got another answer"
+    assert ledger.replayed, "no fault came after a commit"
+
+
+def stored(server: Server) -> Iterator[tuple[str, int]]:
+    """Yield each stored sample with how often it is stored."""
+    url = make_url(server.environment["DATABASE_URL"])
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        yield from Counter(connection.scalars(text("SELECT text FROM foundation_samples"))).items()
+
+
+def test_a_repeat_after_a_503_stores_once(server: Server) -> None:
+    """A request that is repeated after a 503 is stored once, and each repeat gets the same answer."""
+    ledger = clients(server, REFUSED, scaled(8))
+
+    assert_each_was_stored_once(ledger, server)
+
+
+def test_a_repeat_without_a_key_stores_twice(server: Server) -> None:
+    """Without a key, the same repeat stores twice: the faults of these proofs are real."""
+    ledger = Ledger()
+
+    send_until_stored(server, "no key", ledger, fault="refused after", key=False)
+
+    assert dict(stored(server))["no key"] == 2
+
+
+@pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
+def test_a_repeat_after_a_kill_stores_once(kind: Kind, start: Start, project: Project) -> None:
+    """A request that is repeated after its worker was killed is stored once, and without a key twice."""
+    project.provoke(PROVOCATION)
+    server = start(kind, WEB_CONCURRENCY="2")
+
+    ledger = clients(server, FAULTS, scaled(10))
+    send_until_stored(server, "no key", Ledger(), fault="killed after", key=False)
+
+    assert_each_was_stored_once(ledger, server)
+    assert dict(stored(server))["no key"] == 2

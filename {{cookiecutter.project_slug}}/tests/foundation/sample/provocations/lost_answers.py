@@ -1,0 +1,41 @@
+"""Faults of a request that names one: its process is killed, or it gets a 503, before or after its commit."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from flask import Flask, Response, has_request_context, request
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+
+from {{cookiecutter.package_name}}.foundation.database import db
+from {{cookiecutter.package_name}}.foundation.http.errors import problem
+
+
+def add_to(app: Flask) -> None:
+    """Read the header X-Fault: `killed` or `refused`, and `before` or `after`."""
+
+    @event.listens_for(db.session, "before_commit")
+    def fail_before(session: object) -> None:
+        if _fault() == "refused before":
+            raise OperationalError("COMMIT", None, Exception("the connection broke"))
+        _die("killed before")
+
+    @app.after_request
+    def fail_after(response: Response) -> Response:
+        _die("killed after")
+        if _fault() == "refused after":
+            # As if the connection broke when the database had committed.
+            response = problem(503)
+            response.headers["Retry-After"] = "2"
+        return response
+
+
+def _fault() -> str:
+    return request.headers.get("X-Fault", "") if has_request_context() else ""
+
+
+def _die(fault: str) -> None:
+    if _fault() == fault:
+        os.kill(os.getpid(), signal.SIGKILL)
