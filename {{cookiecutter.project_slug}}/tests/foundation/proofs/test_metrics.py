@@ -64,7 +64,12 @@ def test_a_client_of_a_socket_file_gets_no_metrics(
     settings = {"DATABASE_URL": database_url, "SECRET_KEY": SECRET, "METRICS_BIND": f"127.0.0.1:{port}"}
 
     launch(replace(kind, settings={**kind.settings, "WEB_BIND": f"unix:{path}"}), **settings)
-    wait_until(path.exists, "the socket file is there")
+
+    def is_listening() -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(path)) == 0
+
+    wait_until(is_listening, "the socket file accepts connections")
 
     request = f"GET /metrics HTTP/1.1\r\nHost: x:{port}\r\n\r\n".encode()
     assert status_of(socket.AF_UNIX, str(path), request) == b"404"
