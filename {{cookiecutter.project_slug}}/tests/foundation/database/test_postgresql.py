@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import QueuePool, text
+from sqlalchemy import Connection, QueuePool, text
 
 from {{cookiecutter.package_name}}.foundation.database import db
+from {{cookiecutter.package_name}}.foundation.database import postgresql as module
 
 from ..databases import PostgreSQL
 from ..fixtures import make_settings
@@ -60,3 +62,50 @@ def test_a_command_may_take_its_time(patient: Flask) -> None:
     with patient.app_context():
         db.session.execute(text("SET statement_timeout = 0"))
         assert db.session.scalar(text("SELECT 1 FROM pg_sleep(2)")) == 1
+
+
+LAST = text("SELECT query, pid FROM pg_stat_activity WHERE pid = :pid")
+
+
+def pid_of(connection: Connection) -> int:
+    """Return the process of the server that a connection has."""
+    driver: Any = connection.connection.dbapi_connection
+    pid: int = driver.info.backend_pid
+    return pid
+
+
+@pytest.mark.parametrize(("rest", "is_asked"), [(module.REST, False), (0.0, True)])
+def test_a_connection_in_use_costs_no_round_trip_to_be_checked(
+    rest: float, is_asked: bool, patient: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that was just used is handed out without a statement, and one after a rest with one."""
+    monkeypatch.setattr(module, "REST", rest)
+    with patient.app_context():
+        engine = db.engine
+        for _ in range(2):  # A new connection is not checked, and the first check is always a statement.
+            with engine.connect() as connection:
+                connection.execute(text("SELECT 'the last'"))
+                used = pid_of(connection)
+        with engine.connect() as checked:
+            assert pid_of(checked) == used
+            with engine.connect() as other:
+                (query, _) = other.execute(LAST, {"pid": used}).one()
+
+    assert (query == ";") == is_asked
+
+
+def test_a_connection_whose_backend_is_gone_is_replaced(patient: Flask) -> None:
+    """A connection whose backend was ended while it was in the pool is replaced before a request uses it."""
+    client = patient.test_client()
+    with patient.app_context():
+        for _ in range(2):
+            with db.engine.connect() as connection:
+                used = pid_of(connection)
+        with db.engine.connect() as connection, db.engine.connect() as other:
+            assert pid_of(connection) == used
+            connection.close()
+            other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": used})
+        # The pool hands out both connections that it had.
+        with db.engine.connect() as connection, db.engine.connect() as other:
+            assert used not in {pid_of(connection), pid_of(other)}
+    assert client.get("/sleep/0").status_code == 200

@@ -3,6 +3,7 @@
 No timeout of a frozen server applies, and its connection looks alive: only the client can stop waiting.
 """
 
+import select
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from ..edge.context import in_request
 
 GRACE = 0.5  # seconds after which the server's own timeout should have ended a statement
 SILENCE = 1.0  # seconds without another attempt, so that threads stay free for other requests
+REST = 30.0  # seconds without use after which a network may have dropped a connection without a word
 
 
 class NoAnswer(OperationalError):
@@ -30,6 +32,7 @@ class ImpatientConnection(psycopg.Connection[Any]):
 
     seconds: float
     silent_until = 0.0
+    pinged_at = float("-inf")
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         if not in_request.get():  # A command may take its time.
@@ -66,6 +69,29 @@ def limit_wait(engine: Engine, seconds: float) -> None:
         except ConnectionTimeout:
             EngineConnection.begin_silence()
             raise
+
+
+def ping_without_waiting(engine: Engine) -> None:
+    """Look at a connection's socket before it is used, in place of a statement that the server answers.
+
+    A server that ends a connection sends a message or closes it, so there is something to read. Only then,
+    and after a rest, the server is asked.
+    """
+    ask: Callable[[Any], bool] = engine.dialect.do_ping
+
+    def ping(connection: ImpatientConnection) -> bool:
+        now, before = time.monotonic(), connection.pinged_at
+        connection.pinged_at = now
+        return (now - before < REST and _is_quiet(connection)) or ask(connection)
+
+    engine.dialect.do_ping = ping  # type: ignore[method-assign, assignment]
+
+
+def _is_quiet(connection: ImpatientConnection) -> bool:
+    """Return whether the server has sent nothing since the last answer, not even the end."""
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    return not poll.poll(0)
 
 
 def leave_stale_connections(engine: Engine) -> None:
