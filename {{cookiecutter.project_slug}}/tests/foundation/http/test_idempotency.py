@@ -245,7 +245,8 @@ def use_a_savepoint() -> str:
 def read_what_a_default_gave() -> str:
     with transaction() as session:
         session.add(sample := FoundationSample(text="stored"))
-    return f"{sample.id} {uuid4().hex}"
+    assert sample.id
+    return uuid4().hex
 
 
 @pytest.fixture
@@ -364,6 +365,7 @@ def test_a_key_may_have_quotes(app: Flask, client: FlaskClient) -> None:
 
 GOOD = {
     "a longest one": "k" * 255,
+    "a longest one of quotes": '"' + r"\"" * 255 + '"',
     "quotes inside": r'"say \"k\" \\"',
     "a space": '"a k"',
     "a comma": '"a,b"',
@@ -459,6 +461,19 @@ def test_what_cannot_be_one_transaction_fails(
 
     assert LOUD[name] in str(raised.value)
     assert counts(app) == (0, 0)
+
+
+def test_another_session_is_an_error(app: Flask, client: FlaskClient) -> None:
+    """A view that removes its session, and so writes outside of the one transaction, raises."""
+
+    @works
+    def remove_the_session_first() -> str:
+        db.session.remove()
+        return add("too early")
+
+    with pytest.raises(RuntimeError, match="is one transaction, which commits with the answer"):
+        send(client, "/work/remove_the_session_first")
+    assert counts(app)[1] == 0
 
 
 RIGHT = {

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from itertools import cycle, islice
@@ -24,18 +24,18 @@ from .conftest import Start
 
 PROVOCATION = "lost_answers"
 REFUSED = ["refused before", "refused after"]
-FAULTS = [*REFUSED, "killed before", "killed after", ""]
+KILLED = ["killed before", "killed after"]
 
 Answer = tuple[int, bytes, str | None, str | None]
 
 
 @dataclass
 class Ledger:
-    """The first answer to each sample, those of repeats that differ, and how many were replayed."""
+    """The first answer to each sample, those of repeats that differ, and which samples had been stored."""
 
     first: dict[str, Answer] = field(default_factory=dict)
     others: list[tuple[Answer, Answer]] = field(default_factory=list)
-    replayed: int = 0
+    replayed: list[str] = field(default_factory=list)
 
 
 def send(server: Server, sample: str, *, key: bool, fault: str = "") -> tuple[Answer, bool] | None:
@@ -69,7 +69,8 @@ def send_until_stored(server: Server, sample: str, ledger: Ledger, *, fault: str
     wait_until(is_acknowledged, f"{sample} is acknowledged")
     assert sent
     ledger.first[sample] = sent[0]
-    ledger.replayed += sent[1]
+    if sent[1]:
+        ledger.replayed.append(sample)
     if key:
         again = wait_until(lambda: answered(server, sample), f"{sample} is acknowledged again")
         if again != sent[0]:
@@ -82,17 +83,16 @@ def answered(server: Server, sample: str) -> Answer | None:
     return sent[0] if sent and sent[0][0] == 201 else None
 
 
-def clients(server: Server, faults: list[str], count: int) -> Ledger:
-    """Let four clients send so many samples, each fault in turn."""
+@contextmanager
+def four_clients(server: Server) -> Iterator[Ledger]:
+    """Let clients send samples, of which two in three get a 503 at first."""
     ledger = Ledger()
     with ThreadPoolExecutor(4) as pool:
-        sent = [
-            pool.submit(send_until_stored, server, uuid4().hex, ledger, fault=fault)
-            for fault in islice(cycle(faults), count)
-        ]
+        faults = islice(cycle([*REFUSED, ""]), scaled(12))
+        sent = [pool.submit(send_until_stored, server, uuid4().hex, ledger, fault=fault) for fault in faults]
+        yield ledger
     for each in sent:
         each.result()
-    return ledger
 
 
 def assert_each_was_stored_once(ledger: Ledger, server: Server) -> None:
@@ -113,7 +113,8 @@ def stored(server: Server) -> Iterator[tuple[str, int]]:
 
 def test_a_repeat_after_a_503_stores_once(server: Server) -> None:
     """A request that is repeated after a 503 is stored once, and each repeat gets the same answer."""
-    ledger = clients(server, REFUSED, scaled(8))
+    with four_clients(server) as ledger:
+        pass
 
     assert_each_was_stored_once(ledger, server)
 
@@ -133,8 +134,13 @@ def test_a_repeat_after_a_kill_stores_once(kind: Kind, start: Start, project: Pr
     project.provoke(PROVOCATION)
     server = start(kind, WEB_CONCURRENCY="2")
 
-    ledger = clients(server, FAULTS, scaled(10))
+    killed = [f"{fault} its commit ({number})" for number in range(scaled(2)) for fault in KILLED]
+
+    with four_clients(server) as ledger:
+        for sample in killed:
+            send_until_stored(server, sample, ledger, fault=" ".join(sample.split()[:2]))
     send_until_stored(server, "no key", Ledger(), fault="killed after", key=False)
 
     assert_each_was_stored_once(ledger, server)
+    assert [sample for sample in killed if sample in ledger.replayed] == killed[1::2]
     assert dict(stored(server))["no key"] == 2

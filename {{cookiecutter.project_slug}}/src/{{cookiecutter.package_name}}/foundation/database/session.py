@@ -1,4 +1,8 @@
-"""One session for each application context, committed by `transaction()` and always closed."""
+"""One session for each application context, committed by `transaction()` and always closed.
+
+State: `Session.info` has `transaction` (begun, refused) inside that function, and `together` (begun, written,
+lost, refused) inside `commit_together()`.
+"""
 
 import logging
 from collections.abc import Generator

@@ -273,7 +273,8 @@ class Description:
             schema = TEXT | {"description": "The ETag that was read"}
             yield {"name": "If-Match", "in": "header", "required": if_match == "needed", "schema": schema}
         if idempotent := self.described.idempotent:
-            schema = TEXT | {"description": IDEMPOTENCY_KEY, "minLength": 1, "maxLength": LONGEST_KEY}
+            # Its quotes count, too.
+            schema = TEXT | {"description": IDEMPOTENCY_KEY, "minLength": 1, "maxLength": LONGEST_KEY + 2}
             yield {"name": HEADER, "in": "header", "required": idempotent == "required", "schema": schema}
 
     def argument(self, converter: str, name: str) -> Schema:

@@ -22,9 +22,13 @@ def add_to(app: Flask) -> None:
             raise OperationalError("COMMIT", None, Exception("the connection broke"))
         _die("killed before")
 
-    @app.after_request
-    def fail_after(response: Response) -> Response:
+    @event.listens_for(db.session, "after_commit")
+    def die_after(session: object) -> None:
+        # Immediately: whatever is committed later than the work is lost.
         _die("killed after")
+
+    @app.after_request
+    def refuse_after(response: Response) -> Response:
         if _fault() == "refused after":
             # As if the connection broke when the database had committed.
             response = problem(503)
