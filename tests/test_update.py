@@ -36,6 +36,7 @@ OURS += [f"{RAW_SOURCE}/{name}.py" for name in ("app", "settings", "notes/views"
 THEIRS: list[str | Path] = ["Makefile", f"{RAW_SOURCE}/foundation/http/errors.py"]
 UPGRADING = (ROOT / "docs" / "upgrading.md").read_text()
 STEPS = UPGRADING.partition("## From 0.1 to 0.2")[2].partition("\n## ")[0]
+KEYS = "migrations/versions/0000_create_idempotency_keys.py"  # before the first migration of a new project
 Tool = Callable[..., str]
 
 
@@ -307,12 +308,17 @@ def test_the_documented_steps_lead_to_good_code(tool: Tool, upgraded: Upgraded) 
 def test_no_file_of_the_flat_layout_is_left(tool: Tool, upgraded: Upgraded, bake: Bake) -> None:
     """After the update the project has the files of a new one, except those its owner added or deleted.
 
-    A file that is new in a folder which the owner deleted does not come back.
+    A file that is new in a folder which the owner deleted does not come back, nor does a migration.
     """
     fresh = {path for path in tree(bake(**STORE)) if Path(path).parent not in upgraded.deleted_folders}
-    expected = fresh - upgraded.deleted | upgraded.added | {".cruft.json"}
+    expected = fresh - {KEYS} - upgraded.deleted | upgraded.added | {".cruft.json"}
 
     assert tracked(tool, upgraded.project) == expected
+
+
+def test_migrations_stay_as_they_were(tool: Tool, upgraded: Upgraded) -> None:
+    """After the update the owner's migrations are those that databases have run, without a new one."""
+    assert tool("git", "diff", "HEAD~1", "--", "migrations/versions", cwd=upgraded.project) == ""
 
 
 def test_the_foundation_is_the_templates(upgraded: Upgraded, bake: Bake) -> None:
