@@ -28,6 +28,10 @@ expected-statuses = [401, 403, 422, 428] # A missing If-Match is 428 (RFC 6585).
 # A cursor that fits its pattern need not be one, and an If-Match that is well-formed need not match.
 expected-statuses = ["2xx", 401, 404, 409, 412, 422, 428]
 
+[checks.ensure_resource_availability]
+# A repeated Idempotency-Key gets the first answer, and its note may have been deleted since.
+enabled = false
+
 [[operations]]
 # schemathesis 4.32.5 reads `prefixItems` of an inline response as the `items` of an older draft, and fails.
 include-path = "/catalogue/tenant"

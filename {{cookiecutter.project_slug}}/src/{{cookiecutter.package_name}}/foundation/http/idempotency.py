@@ -26,9 +26,12 @@ LONGEST_ANSWER = 64 * 1024  # bytes
 # Beside those that the operation names: any other header is made for each response.
 STORED_HEADERS = ("Content-Type", "Location", "ETag")
 DRAFT = "https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/"
-_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"', re.ASCII)
+_OF_QUOTED = r'(?:[ !#-\[\]-~]|\\["\\])'
 # Two headers are joined by a comma, and a semicolon begins a parameter of a structured header.
-_BARE = re.compile(r"[!#-+\--:<-\[\]-~]+", re.ASCII)
+_OF_BARE = r"[!#-+\--:<-\[\]-~]"
+_QUOTED, _BARE = re.compile(f'"({_OF_QUOTED}*)"', re.ASCII), re.compile(f"{_OF_BARE}+", re.ASCII)
+_LENGTH = "{1," + str(LONGEST_KEY) + "}"
+PATTERN = f'^(?:"{_OF_QUOTED}{_LENGTH}"|{_OF_BARE}{_LENGTH})$'  # for the document
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from werkzeug.routing import Rule
 
 from ..edge.headers import SECURITY_HEADERS
 from .api import operation
-from .idempotency import HEADER, LONGEST_KEY, REPLAYED
+from .idempotency import HEADER, PATTERN, REPLAYED
 from .inputs import Fields
 
 bp = Blueprint("openapi", __name__)
@@ -273,8 +273,7 @@ class Description:
             schema = TEXT | {"description": "The ETag that was read"}
             yield {"name": "If-Match", "in": "header", "required": if_match == "needed", "schema": schema}
         if idempotent := self.described.idempotent:
-            # Its quotes count, too.
-            schema = TEXT | {"description": IDEMPOTENCY_KEY, "minLength": 1, "maxLength": LONGEST_KEY + 2}
+            schema = TEXT | {"description": IDEMPOTENCY_KEY, "pattern": PATTERN}
             yield {"name": HEADER, "in": "header", "required": idempotent == "required", "schema": schema}
 
     def argument(self, converter: str, name: str) -> Schema:
