@@ -66,7 +66,7 @@ class Kept(Source):
 
 
 class Notebook:
-    """What was read: the units in order, the index of names, and the doctor's rule for each object."""
+    """A notebook that was read: the units in order, the index of names, and the doctor's rule for each object."""
 
     def __init__(self, path: Path) -> None:
         self.source = Kept(path)
@@ -112,10 +112,10 @@ class Notebook:
                 groups.append([node])
         units = []
         for group in groups:
-            first, last = _first(group[0]), group[-1].end_lineno or 0
+            first, end = _first(group[0]), group[-1].end_lineno or 0
             while first > 1 and lines[first - 2].startswith("#"):
                 first -= 1
-            units.append(Unit(f"line {_first(group[0])}", "\n".join(lines[first - 1 : last]), group))
+            units.append(Unit(f"line {_first(group[0])}", "\n".join(lines[first - 1 : end]), group))
         errors = [
             Unit(f"line {part.line}", self.source.texts[0], [], part.reason) for part in self.source.unparsed
         ]
@@ -128,7 +128,8 @@ class Notebook:
 
 
 def _first(node: ast.stmt) -> int:
-    return min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", []))])
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(each.lineno for each in decorators)])
 
 
 def redact(text: str) -> str:

@@ -33,7 +33,7 @@ CALLS = {
     "init_app": "the foundation has it",
     "register_blueprint": "the name in FEATURES registers the blueprint",
 }
-SECRET = re.compile(r"(?i)secret|passw|token|api_?key|credential|private_?key|dsn")
+SECRET = re.compile(r"(?i)secret|passw|token(?!iz)|api_?key|credential|private_?key|dsn")
 DATABASE = re.compile(r"(?i)^(?:postgres\w*|mysql|sqlite|oracle|mssql|mariadb)(?:\+\w+)?://")
 NEEDS_FILES = {"render_template", "render_template_string", "send_from_directory", "flash"}
 
@@ -219,7 +219,7 @@ class Plan:
                 outside = [*getattr(item.node, "decorator_list", []), *getattr(item.node, "bases", [])]
                 arguments = getattr(item.node, "args", None)
                 outside += [*arguments.defaults, *filter(None, arguments.kw_defaults)] if arguments else []
-                if item.kind == "view":
+                if item.kind == "view" or item.unit.override == "service":
                     outside = []
                 nodes += [part for each in outside for part in ast.walk(each) if isinstance(part, ast.Name)]
                 owners = {id(load): scope for scope in scopes for load in scope.loads}
@@ -236,7 +236,7 @@ class Plan:
 
     def users(self, name: str) -> tuple[list[str], list[str]]:
         """Return the views and the other functions that need a name, directly or through others."""
-        views, others = [], []
+        views, others = list[str](), list[str]()
         for item in self.items:
             if item.kind in {"view", "function", "class", "model"} and name in self.closure(item):
                 (views if item.kind == "view" else others).append(item.name)
@@ -314,12 +314,11 @@ class Plan:
                         root = root.func if isinstance(root, ast.Call) else root.value
                     named = self.index.owner(root.id, scope) if isinstance(root, ast.Name) else None
                     kept = self.by_name.get(root.id) if isinstance(root, ast.Name) else None
-                    if named and kept and named.scope is self.module and change.how != "local":
-                        if (
-                            kept.kind in {"load", "constant", "computed", "setting"}
-                            and name not in found[kept.name]
-                        ):
-                            found[kept.name].append(name)
+                    if not named or not kept or named.scope is not self.module or change.how == "local":
+                        continue
+                    is_value = kept.kind in {"load", "constant", "computed", "setting"}
+                    if is_value and name not in found[kept.name]:
+                        found[kept.name].append(name)
         return found
 
     def _is_other(self, bindings: list[Binding]) -> bool:
@@ -342,6 +341,9 @@ class Plan:
                 item.rule = item.rule or "X901"
                 item.questions.append(f"what is `{name}`? It is used, and no cell defines it")
             origin = self.origin(name)
+            top = origin.partition(":")[0].partition(".")[0]
+            if origin and (not top or self.notebook.source.path.with_name(f"{top}.py").exists()):
+                item.questions.append(f"`{name}` comes from a file beside this one: where does that go?")
             if origin.startswith("flask:"):
                 item.in_views = item.kind == "function"
                 if origin == "flask:session":

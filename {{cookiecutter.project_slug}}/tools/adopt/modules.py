@@ -85,13 +85,14 @@ class Feature:
     @property
     def views(self) -> list[Item]:
         """The views whose address is known, moved or not."""
-        return [item for item in self.plan.items if item.kind == "view" and self.path_is_known(item)]
+        found = [item for item in self.plan.items if item.kind == "view" and self.path_is_known(item)]
+        return [item for item in found if self.plan.by_name[item.name] is item]
 
     # -- routes ------------------------------------------------------------------------------------
 
     def path_is_known(self, item: Item) -> bool:
         """Return whether an item is no view, or one whose path and methods are literals."""
-        return item.kind != "view" or self.route(item) is not None
+        return item.kind != "view" or (item.name not in FOUNDATION and self.route(item) is not None)
 
     def route(self, item: Item) -> tuple[str, list[str]] | None:
         """Return the path below the feature's own, and the methods of a view."""
@@ -222,7 +223,8 @@ class Feature:
             node.body = [ast.Return(assign.value)]
             lines = ast.unparse(node).splitlines()
         else:
-            assert isinstance(node, ast.Assign | ast.AnnAssign) and node.value
+            assert isinstance(node, ast.Assign | ast.AnnAssign)
+            assert node.value
             lines = f"return {ast.unparse(node.value)}".splitlines()
         lines = [*self.lacking_imports(node), *lines]
         head = [f"def {item.name}() -> Any:", f'    """Load `{item.name}`, once in each process."""']
@@ -234,11 +236,11 @@ class Feature:
         path, methods = self.route(item) or ("", [])
         questions = list(self.plan.blockers(item))
         names = re.findall(r"<(?:\w+(?:\([^)]*\))?:)?(\w+)>", path)
-        owner, first = questions[0]
+        parts = re.findall(r".{1,80}(?:\s+|$)|\S+", question_of(*questions[0]))
         lines = [
             f"@{self.decorator(item)}",
             f"def {item.name}({', '.join(f'{name}: object' for name in names)}) -> Any:",
-            f'    """Answer {" and ".join(methods)} {self.prefix}{path} with 501, until its questions are decided."""',
+            f'    """Answer {" and ".join(methods)} {self.prefix}{path} with 501, until it is decided."""',
             *(f"    # {line}" for each, text in questions for line in _wrapped(f"{each.unit.label}: {text}")),
             "    # The code of the notebook:",
             *(
@@ -246,7 +248,7 @@ class Feature:
                 for code in self.plan.notebook.segment(item.node).splitlines()
                 for line in _wrapped(code)
             ),
-            f"    raise Problem(501, {question_of(owner, first)!r})",
+            f"    raise Problem(501, {' '.join(repr(part) for part in parts)})",
         ]
         return "\n".join(lines)
 
@@ -332,7 +334,7 @@ class Feature:
             )
             imports += f"from {self.package}.foundation.database import Base, db\nfrom typing import Any\n"
         return (
-            f'"""The service of these tests has this feature alone: before and after its name is in FEATURES."""\n\n'
+            '"""The service of these tests has this feature alone: its name need not be in FEATURES."""\n\n'
             "from __future__ import annotations\n\n"
             "from collections.abc import Iterator\nimport pytest\nfrom flask import Flask\n"
             f"from {self.package}.{self.name}.views import bp\n{imports}"
@@ -342,7 +344,8 @@ class Feature:
             '@pytest.fixture(scope="session")\n'
             "def app(own_databases: Databases) -> Iterator[Flask]:\n"
             '    """A service with this feature alone, on a database to which no test commits."""\n'
-            f'    app = create_service("{self.package}", make_settings(own_databases.migrated()), features=[bp])\n'
+            "    settings = make_settings(own_databases.migrated())\n"
+            f'    app = create_service("{self.package}", settings, features=[bp])\n'
             f"{create}    yield app\n    for engine in engines_of(app):\n        engine.dispose()\n"
         )
 

@@ -75,9 +75,10 @@ class Project:
                 raise WrongNameError(f"{path.relative_to(self.root)} exists: choose another NAME")
         for path in self.source.rglob("views.py"):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Blueprint") and node.args:
-                    if getattr(node.args[0], "value", "") == name:
-                        raise WrongNameError(f"{path} has a blueprint {name}: choose another NAME")
+                if not isinstance(node, ast.Call) or not ast.unparse(node.func).endswith("Blueprint"):
+                    continue
+                if name in [getattr(each, "value", "") for each in node.args[:1]]:
+                    raise WrongNameError(f"{path} has a blueprint {name}: choose another NAME")
 
 
 def name_of(path: Path) -> str:

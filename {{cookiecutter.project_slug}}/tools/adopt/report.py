@@ -79,15 +79,16 @@ def write_checklist(feature: Feature) -> str:
         lines += [f'- [ ] Run `make migration NAME="create {name.replace("_", " ")}"`, then `make migrate`.']
     for distribution, module in feature.lacking.items():
         lines += [
-            f'- [ ] Add `"{distribution}",` to dependencies in pyproject.toml and run `make lock`. Then move the imports of '
-            f"`{module}` to the top of their modules, without the `type: ignore`."
+            f'- [ ] Add `"{distribution}",` to dependencies in pyproject.toml and run `make lock`. '
+            f"Then move the imports of `{module}` to the top of their modules, without the `type: ignore`."
         ]
     for item in plan.items:
         if item.kind == "setting":
             lines += [f"- [ ] Make a setting for `{item.name}` ({item.unit.label}): {item.why}."]
         elif item.kind == "constant" and "setting" in item.why:
             lines += [
-                f"- [ ] `{item.name}` ({item.unit.label}) is a constant: make it a setting if it differs between machines."
+                f"- [ ] `{item.name}` ({item.unit.label}) is a constant:"
+                " make it a setting if it differs between machines."
             ]
         elif item.kind == "load" and id(item) in feature.code:
             lines += [

@@ -53,15 +53,16 @@ class Rewriter(ast.NodeTransformer):
         if isinstance(node, ast.FunctionDef):
             self.local_sessions = set(self._local_sessions(node))
             node.body = self._without_local_sessions(node.body)
-            if any(isinstance(part, ast.Yield | ast.YieldFrom) for part in ast.walk(node)) and self._uses(
-                node
-            ):
+            if self.item.unit.override == "service":
+                node.decorator_list = []
+            streams = any(isinstance(part, ast.Yield | ast.YieldFrom) for part in ast.walk(node))
+            if streams and self._uses(node):
                 raise CannotMoveError(f"which session does the stream `{node.name}` open for itself?")
             node.body = self._with_transactions(node.body)
             for part in ast.walk(node):
-                if isinstance(part, ast.Attribute) and self._is_session(part.value):
-                    if part.attr in {"commit", "rollback", "close", "remove", "begin"}:
-                        raise CannotMoveError(f"where does the transaction of `{node.name}` begin and end?")
+                ends = {"commit", "rollback", "close", "remove", "begin"}
+                if isinstance(part, ast.Attribute) and part.attr in ends and self._is_session(part.value):
+                    raise CannotMoveError(f"where does the transaction of `{node.name}` begin and end?")
         self._expected = node
         found = self.visit(node)
         assert isinstance(found, ast.stmt)
@@ -101,7 +102,7 @@ class Rewriter(ast.NodeTransformer):
                         yield name
 
     def _without_local_sessions(self, body: list[ast.stmt]) -> list[ast.stmt]:
-        """Return statements without the start and the end of a session of their own."""
+        """Return statements without the start and the end of a local session."""
         left: list[ast.stmt] = []
         for node in body:
             match node:
@@ -168,9 +169,8 @@ class Rewriter(ast.NodeTransformer):
             for part in ast.walk(node)
             if isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute)
         )
-        return any(
-            self._is_session(part.func.value) and part.func.attr in WRITES - {"execute"} for part in calls
-        )  # type: ignore[attr-defined]
+        functions = [part.func for part in calls if isinstance(part.func, ast.Attribute)]
+        return any(self._is_session(each.value) and each.attr in WRITES - {"execute"} for each in functions)
 
     def _with_transactions(self, body: list[ast.stmt]) -> list[ast.stmt]:
         """Return statements whose commit is the end of a `with transaction()`."""
@@ -183,7 +183,7 @@ class Rewriter(ast.NodeTransformer):
         ]
         if not commits:
             if any(self._adds(node) for node in body) and self.item.kind == "view":
-                raise CannotMoveError(f"`{self.item.name}` writes and never commits: shall it be stored?")
+                raise CannotMoveError(f"`{self.item.name}` writes and never commits: is its work stored?")
             return body
         if self.item.kind != "view":
             raise CannotMoveError(f"`{self.item.name}` commits: which view ends the transaction?")
@@ -284,6 +284,8 @@ class Rewriter(ast.NodeTransformer):
         if self._is_session(node):
             return self._session()
         found = self.plan.by_name.get(node.id)
+        if self.module == "models" and node.id == "Base":
+            return node
         if node.id not in self.item.needs or not found or not isinstance(node.ctx, ast.Load):
             return node
         if found.kind == "load":
@@ -316,21 +318,20 @@ class Rewriter(ast.NodeTransformer):
         is_static = any(ast.unparse(each) == "staticmethod" for each in node.decorator_list)
         for number, argument in enumerate([*arguments, *filter(None, (node.args.vararg, node.args.kwarg))]):
             is_self = is_method and not is_static and number == 0
-            if argument.annotation is None and not is_self:
-                argument.annotation = ast.Name("Any", ast.Load())
-            elif argument.annotation and self._is_lacking(argument.annotation):
+            hint = argument.annotation
+            if (hint is None and not is_self) or (hint and self._is_lacking(hint)):
                 argument.annotation = ast.Name("Any", ast.Load())
         if node.returns is None or self._is_lacking(node.returns):
             node.returns = NULL if node.name == "__init__" else ast.Name("Any", ast.Load())
+        self.methods.append(False)
+        found = self.generic_visit(node)
+        self.methods.pop()
         if node is self._expected and node.name in self.with_session:
             argument = ast.arg("session", ast.Name("Session", ast.Load()))
             names = {each.arg for each in arguments}
             if names & {"session"}:
                 raise CannotMoveError(f"which session does `{node.name}` mean?")
             node.args.args.insert(0, argument)
-        self.methods.append(False)
-        found = self.generic_visit(node)
-        self.methods.pop()
         return found
 
     def _is_lacking(self, node: ast.expr) -> bool:
