@@ -66,7 +66,7 @@ class Kept(Source):
 
 
 class Notebook:
-    """A notebook that was read: the units in order, the index of names, and the doctor's rule for each object."""
+    """The units of a notebook in order, the index of its names, and the doctor's rule for each object."""
 
     def __init__(self, path: Path) -> None:
         self.source = Kept(path)

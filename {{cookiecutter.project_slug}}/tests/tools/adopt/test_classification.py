@@ -19,12 +19,14 @@ from .samples import SAMPLES
 ROOT = Path(__file__).resolve().parents[3]
 LABEL = re.compile(r"# goes: (\w+)( asks)?$")
 SHAPES = sorted(SAMPLES)
+PACKAGES = '["flask", "flask-sqlalchemy", "sqlalchemy"]'
+PROJECT = {"src/shop/app.py": "", "pyproject.toml": f"[project]\ndependencies = {PACKAGES}\n"}
 
 
 def feature_of(folder: Path, *cells: str, name: str = "a") -> Feature:
     """Return the feature of a notebook with these cells."""
-    write(folder, {f"{name}.ipynb": notebook(*cells)})
-    return Feature(Plan(Notebook(folder / f"{name}.ipynb"), Project(ROOT)), "adopted")
+    write(folder, {f"{name}.ipynb": notebook(*cells), **PROJECT})
+    return Feature(Plan(Notebook(folder / f"{name}.ipynb"), Project(folder)), "adopted")
 
 
 def labels(cells: tuple[str, ...]) -> list[tuple[str, bool]]:
@@ -91,7 +93,7 @@ def test_a_commit_becomes_the_end_of_a_transaction(tmp_path: Path) -> None:
     """A view's commit ends `with transaction()`, and no view commits, rolls back or closes a session."""
     for number, shape in enumerate(("global_session", "shop", "local_sessions")):
         files = feature_of(tmp_path / str(number), *SAMPLES[shape]).files()
-        code = re.sub(r"#.*", "", files["src/" + Project(ROOT).package + "/adopted/views.py"])
+        code = re.sub(r"#.*", "", files["src/shop/adopted/views.py"])
         assert not re.search(r"\.(commit|rollback|close)\(|sessionmaker|Local\(", code)
         assert ("with transaction():\n" in code) == (shape != "local_sessions")
 

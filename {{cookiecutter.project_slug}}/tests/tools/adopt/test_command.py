@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tools.adopt import writing
 from tools.adopt.command import main
 
 from ..doctor.samples import notebook, write
@@ -26,8 +25,8 @@ PROJECT = {
 def project(tmp_path: Path) -> Path:
     """A small project, and a notebook beside it."""
     write(tmp_path / "project", PROJECT)
-    write(tmp_path, {"churn.ipynb": notebook(*SAMPLES["churn"]), "notes.txt": "", "list.ipynb": "[]"})
-    write(tmp_path, {"no.ipynb": "no JSON", "None.py": "", "bad.py": "x = (\n"})
+    write(tmp_path, {"churn.ipynb": notebook(*SAMPLES["churn"]), "notes.txt": "", "lost.ipynb": "[]"})
+    write(tmp_path, {"no.ipynb": "no JSON", "list.py": "", "bad.py": "x = (\n"})
     return tmp_path / "project"
 
 
@@ -42,13 +41,13 @@ WRONG = {
     ".": "is no file",
     "notes.txt": "is neither a .py file nor an .ipynb file",
     "no.ipynb": "is not a notebook",
-    "list.ipynb": "is not a notebook",
+    "lost.ipynb": "is not a notebook",
     "churn.ipynb --name=Churn": "is no name",
     "churn.ipynb --name=../churn": "is no name",
     "churn.ipynb --name=" + "a" * 41: "is no name",
     "churn.ipynb --name=class": "is reserved",
     "churn.ipynb --name=views": "is reserved",
-    "None.py": "is reserved",
+    "list.py": "is reserved",
     "churn.ipynb --name=orders": "src/shop/orders exists: choose another NAME",
     "churn.ipynb --name=files": "src/shop/files.py exists: choose another NAME",
     "churn.ipynb --name=carts": "tests/carts exists: choose another NAME",
@@ -90,7 +89,8 @@ def test_a_failed_write_leaves_nothing(
     fails_at: int, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A write that fails after some files removes them, and the command ends with 1 and one line."""
-    before, written, original = contents(project), [], Path.write_text
+    before, original = contents(project), Path.write_text
+    written: list[Path] = []
 
     def write_text(path: Path, text: str, *rest: str) -> int:
         if len(written) == fails_at:
@@ -116,7 +116,7 @@ def test_a_failed_tool_leaves_nothing(
     def fail(*_arguments: object, **_options: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess([], 2, "", "no ruff")
 
-    monkeypatch.setattr(writing.subprocess, "run", fail)
+    monkeypatch.setattr(subprocess, "run", fail)
 
     assert main([str(project.parent / "churn.ipynb"), "--write", "--root", str(project)]) == 1
 
