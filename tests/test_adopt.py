@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
-from .conftest import BOUND, RAW, SKIPPING_IS_FAILING
+from .conftest import BOUND, RAW, SKIPPING_IS_FAILING, Bake
 from .contents import files
 from .processes import run
 
@@ -81,6 +82,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask.testing import FlaskClient
+
 from notes_service.churn import service
 
 
@@ -158,15 +160,15 @@ def check(project: Path, *tests: str) -> None:
     run(*command, cwd=project, timeout=BOUND, env=SKIPPING_IS_FAILING)
 
 
-def test_a_taken_name_ends_with_one_line(project: Path, tmp_path: Path) -> None:
+def test_a_taken_name_ends_with_one_line(bake: Bake, tmp_path: Path) -> None:
     """A NAME that is a feature already is refused, and nothing is written."""
     (tmp_path / "notes.ipynb").write_text(notebook("x = 1"))
-    command = (".venv/bin/python", "-B", "tools/adopt", "--write", tmp_path / "notes.ipynb")
+    command = (sys.executable, "-B", "tools/adopt", "--write", tmp_path / "notes.ipynb")
 
-    error = run(*command, cwd=project, status=2).stderr
+    error = run(*command, cwd=bake(), status=2).stderr
 
     assert error.splitlines()[-1].endswith("src/notes_service/notes exists: choose another NAME")
-    assert not (project / "docs" / "adopting-notes.md").exists()
+    assert not (bake() / "docs" / "adopting-notes.md").exists()
 
 
 def test_the_planner_is_a_part_of_notebooks() -> None:
