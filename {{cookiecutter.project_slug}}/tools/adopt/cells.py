@@ -13,7 +13,7 @@ from ..doctor.servers import read_deployment
 from ..doctor.sources import CELL, Source, enumerate_cells, read_notebook
 
 OVERRIDE = re.compile(r"#\s*adopt:\s*(skip|service)\b")
-MAGIC = re.compile(r"\s*(?:[!%?]|pip3?\s+install|conda\s+install)")
+WRITES_FILE = re.compile(r"\s*%%(?:write)?file\s+(?:-a\s+)?(\S+)")
 # Text that may be a secret: credentials in a URL, a value with such a name, a token.
 SECRETS = [
     (re.compile(r"(://)[^/\s\"']*@"), r"\1...@"),
@@ -36,11 +36,11 @@ class NotReadableError(Exception):
 class Unit:
     """A cell of a notebook, or a group of statements of a file."""
 
-    def __init__(self, label: str, text: str, statements: list[ast.stmt], error: str = "") -> None:
+    def __init__(self, label: str, text: str, statements: list[ast.stmt], question: str = "") -> None:
         self.label = label
         self.text = text
         self.statements = statements
-        self.error = error
+        self.question = question
         found = OVERRIDE.search(text)
         self.override = found[1] if found else ""
 
@@ -70,7 +70,6 @@ class Notebook:
 
     def __init__(self, path: Path) -> None:
         self.source = Kept(path)
-        self.written: list[str] = []
         try:
             if self.source.notebook:
                 self.units = self._cells(json.loads(path.read_bytes()))
@@ -87,12 +86,17 @@ class Notebook:
 
     def _cells(self, document: dict[str, Any]) -> list[Unit]:
         texts = dict(enumerate_cells(document))
-        self.written = [source.path.name for source in read_notebook(self.source, document)]
-        errors = {part.line // CELL: part.reason for part in self.source.unparsed}
+        for _ in read_notebook(self.source, document):
+            pass  # A file that a cell writes is a question.
+        questions = {part.line // CELL: not_parsed(part.reason) for part in self.source.unparsed}
         units = []
         for number, text in texts.items():
             body = [node for node in self.source.tree.body if node.lineno // CELL == number]
-            units.append(Unit(f"cell {number}", text, body, errors.get(number, "")))
+            written = WRITES_FILE.match(text)
+            question = (
+                f"it writes {written[1]}: is that file adopted with NOTEBOOK={written[1]}?" if written else ""
+            )
+            units.append(Unit(f"cell {number}", text, body, questions.get(number, question)))
         return [unit for unit in units if unit.text.strip()]
 
     def _groups(self) -> list[Unit]:
@@ -117,7 +121,8 @@ class Notebook:
                 first -= 1
             units.append(Unit(f"line {_first(group[0])}", "\n".join(lines[first - 1 : end]), group))
         errors = [
-            Unit(f"line {part.line}", self.source.texts[0], [], part.reason) for part in self.source.unparsed
+            Unit(f"line {part.line}", self.source.texts[0], [], not_parsed(part.reason))
+            for part in self.source.unparsed
         ]
         return units + errors
 
@@ -130,6 +135,11 @@ class Notebook:
 def _first(node: ast.stmt) -> int:
     decorators: list[ast.expr] = getattr(node, "decorator_list", [])
     return min([node.lineno, *(each.lineno for each in decorators)])
+
+
+def not_parsed(reason: str) -> str:
+    """Return the question about code that is not Python."""
+    return f"it does not parse ({reason}): what does it do?"
 
 
 def redact(text: str) -> str:

@@ -197,7 +197,7 @@ class Plan:
         root = function.value if isinstance(function, ast.Attribute) else None
         if isinstance(root, ast.Name) and (found := self.by_name.get(root.id)) and found.kind == "load":
             found.questions.append(
-                f"shall the function that loads `{root.id}` call `{ast.unparse(function)}`?"
+                f"does the function that loads `{root.id}` call `{ast.unparse(function)}`?"
             )
             item.why = f"a question about {root.id}"
 
@@ -292,6 +292,8 @@ class Plan:
                 f"`{name}` is one connection for all requests, used by {uses}: which query replaces it?"
             )
             item.rule = item.rule or "N103"
+        elif re.search(r"\.classes\b", ast.unparse(item.node)):
+            item.questions.append(f"`{name}` is read from the database: which columns does its model have?")
         elif kind == "model":
             item.rule = item.rule or "N403"
             item.questions.append(

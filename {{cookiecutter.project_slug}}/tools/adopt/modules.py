@@ -389,11 +389,8 @@ def open_questions(notebook: Notebook, items: Iterable[Item]) -> list[tuple[Unit
         for question in item.questions
         if item.kind != "import"
     ]
-    found += [
-        (unit, f"it does not parse ({unit.error}): what does it do?", "X901")
-        for unit in notebook.units
-        if unit.error
-    ]
+    for unit in [unit for unit in notebook.units if unit.question and unit.override != "skip"]:
+        found += [(unit, unit.question, "X901" if "does not parse" in unit.question else "")]
     order = {id(unit): number for number, unit in enumerate(notebook.units)}
     return sorted(dict.fromkeys(found), key=lambda row: order[id(row[0])])
 

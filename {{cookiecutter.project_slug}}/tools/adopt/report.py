@@ -23,8 +23,10 @@ PLACES = {
 
 def place_of(feature: Feature, unit: Unit) -> str:
     """Return where the parts of a cell go, and why."""
-    if unit.error:
-        return f"decision: it does not parse ({unit.error})"
+    if unit.override == "skip":
+        return "skipped (# adopt: skip)"
+    if unit.question:
+        return f"decision ({unit.question})"
     found: dict[str, list[str]] = {}
     for item in feature.plan.items:
         if item.unit is unit:
@@ -37,7 +39,8 @@ def place_of(feature: Feature, unit: Unit) -> str:
             )
             if blocked:
                 place = "decision"
-            why = "an open question" if blocked else item.why
+            asks = item.name in feature.with_session
+            why = "an open question" if blocked else "a query, the session first" if asks else item.why
             text = f"{item.name}: {why}" if item.name and item.kind != "import" else why
             found.setdefault(place, [])
             if text and text not in found[place]:

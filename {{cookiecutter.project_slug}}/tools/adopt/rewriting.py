@@ -53,7 +53,7 @@ class Rewriter(ast.NodeTransformer):
         if isinstance(node, ast.FunctionDef):
             self.local_sessions = set(self._local_sessions(node))
             node.body = self._without_local_sessions(node.body)
-            if self.item.unit.override == "service":
+            if self.item.kind == "view" or self.item.unit.override == "service":
                 node.decorator_list = []
             streams = any(isinstance(part, ast.Yield | ast.YieldFrom) for part in ast.walk(node))
             if streams and self._uses(node):

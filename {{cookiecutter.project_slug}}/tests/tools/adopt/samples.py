@@ -284,4 +284,32 @@ LOCAL_SESSIONS = (
         return "done"
     """,
 )
+CLIMATE = (
+    """
+    from flask import Flask, jsonify  # goes: import
+    from sqlalchemy import create_engine  # goes: import
+    from sqlalchemy.ext.automap import automap_base  # goes: import
+    from sqlalchemy.orm import Session  # goes: import
+    engine = create_engine("sqlite:///hawaii.sqlite")  # goes: dropped
+    Base = automap_base()  # goes: dropped
+    Base.prepare(engine, reflect=True)  # goes: dropped
+    Station = Base.classes.station  # goes: decision asks
+    session = Session(engine)  # goes: session
+    app = Flask(__name__)  # goes: dropped
+
+    def names(limit):  # goes: function asks
+        return session.query(Station.name).limit(limit).all()
+
+    @app.get("/stations")  # goes: view asks
+    def stations():
+        app.logger.info("asked")
+        return jsonify(names(3))
+
+    @app.get("/alive")  # goes: view
+    def alive():
+        app.logger.info("alive")
+        return "yes"
+    """,
+    "%%writefile other.py\nx = 1",
+)
 SAMPLES = {name.lower(): cells for name, cells in list(globals().items()) if isinstance(cells, tuple)}

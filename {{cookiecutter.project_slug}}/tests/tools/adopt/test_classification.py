@@ -76,6 +76,7 @@ QUESTIONS = {
     "twice": "which definition of `score` is meant: cell 1, cell 2?",
     "broken": "it does not parse",
     "secrets": "which field of Settings in settings.py gives `API_KEY` (API_KEY)?",
+    "climate": "it writes other.py: is that file adopted with NOTEBOOK=other.py?",
     "pages": "which files does `render_template` need",
     "local_sessions": "where does the transaction of `loop` begin and end?",
 }
@@ -87,6 +88,16 @@ def test_a_decision_is_a_question_with_its_cell(shape: str, tmp_path: Path) -> N
     text = write_plan(feature_of(tmp_path, *SAMPLES[shape]), [])
 
     assert [line for line in text.splitlines() if line.startswith("  cell") and QUESTIONS[shape] in line]
+
+
+@pytest.mark.parametrize("shape", ["broken", "climate"])
+def test_a_cell_without_statements_may_be_a_decision(shape: str, tmp_path: Path) -> None:
+    """A cell that does not parse, or that writes a file, is a decision in its line of the plan."""
+    plan = write_plan(feature_of(tmp_path, *SAMPLES[shape]), [])
+
+    assert (
+        len([line for line in plan.splitlines() if re.match(r" *cell \d  .* -> decision \(it ", line)]) == 1
+    )
 
 
 def test_a_commit_becomes_the_end_of_a_transaction(tmp_path: Path) -> None:
