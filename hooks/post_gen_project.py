@@ -53,6 +53,8 @@ WANTED = {
     "notebooks": NOTEBOOKS,
     "requirements/notebook.txt": NOTEBOOKS,
     "docs/notebooks.md": NOTEBOOKS,
+    "tools/adopt": NOTEBOOKS,
+    "tests/tools/adopt": NOTEBOOKS,
     "src/{{cookiecutter.package_name}}/foundation/notebook.py": NOTEBOOKS,
     "tests/foundation/test_notebook.py": NOTEBOOKS,
     "tests/foundation/test_notebook_postgresql.py": NOTEBOOKS,

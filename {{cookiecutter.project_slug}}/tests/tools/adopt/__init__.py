@@ -1,0 +1,1 @@
+"""The tests of tools/adopt, which read notebooks and run none of their code."""
