@@ -38,12 +38,12 @@ class Feature:
         self.package = plan.project.package
         self.lacking: dict[str, str] = {}  # modules by the distribution that has them
         self.code: dict[int, ast.stmt] = {}
-        while self._rewrite():  # A function that cannot be moved blocks those that call it.
+        while self.rewrite():  # A function that cannot be moved blocks those that call it.
             pass
 
     # -- moving ------------------------------------------------------------------------------------
 
-    def _rewrite(self) -> bool:
+    def rewrite(self) -> bool:
         """Rewrite every item that can be moved; return whether a new question has come up."""
         self.with_session = self._with_session()
         self.code.clear()
@@ -66,7 +66,7 @@ class Feature:
             more = {
                 item.name
                 for item in functions
-                if item.name not in found and Rewriter(self.plan, item, "service", found)._uses(item.node)
+                if item.name not in found and Rewriter(self.plan, item, "service", found).uses(item.node)
             }
             if not more:
                 return found

@@ -56,7 +56,7 @@ class Rewriter(ast.NodeTransformer):
             if self.item.kind == "view" or self.item.unit.override == "service":
                 node.decorator_list = []
             streams = any(isinstance(part, ast.Yield | ast.YieldFrom) for part in ast.walk(node))
-            if streams and self._uses(node):
+            if streams and self.uses(node):
                 raise CannotMoveError(f"which session does the stream `{node.name}` open for itself?")
             node.body = self._with_transactions(node.body)
             for part in ast.walk(node):
@@ -126,7 +126,8 @@ class Rewriter(ast.NodeTransformer):
             left.append(node)
         return left
 
-    def _uses(self, node: ast.AST) -> bool:
+    def uses(self, node: ast.AST) -> bool:
+        """Return whether code uses a session: itself, by a query, or by a function that needs one."""
         return any(
             self._is_session(part) or self._is_query(part) or self._asks(part) for part in ast.walk(node)
         )
@@ -197,9 +198,9 @@ class Rewriter(ast.NodeTransformer):
         if not own:
             return [self._descend(node, body, question) if node in nested else node for node in body]
         end = own[0]
-        start = next((number for number in range(end) if self._uses(body[number])), end)
+        start = next((number for number in range(end) if self.uses(body[number])), end)
         block = body[start:end]
-        if not block or any(self._writes(node) for node in body[end + 1 :] if self._uses(node)):
+        if not block or any(self._writes(node) for node in body[end + 1 :] if self.uses(node)):
             raise CannotMoveError(question)
         written = False
         for node in block:
@@ -215,7 +216,7 @@ class Rewriter(ast.NodeTransformer):
 
     def _descend(self, node: ast.stmt, body: list[ast.stmt], question: str) -> ast.stmt:
         before = body[: body.index(node)]
-        if any(self._writes(each) and self._uses(each) for each in before):
+        if any(self._writes(each) and self.uses(each) for each in before):
             raise CannotMoveError(question)
         if isinstance(node, ast.If):
             node.body, node.orelse = self._wrap(node.body, question), self._wrap(node.orelse, question)
@@ -224,7 +225,7 @@ class Rewriter(ast.NodeTransformer):
             node.body = self._wrap(node.body, question)
             for handler in node.handlers:
                 left = [each for each in handler.body if not self._is_call(each, "rollback")]
-                if not left or any(self._uses(each) for each in left):
+                if not left or any(self.uses(each) for each in left):
                     raise CannotMoveError(question)
                 handler.body = left
         else:

@@ -56,7 +56,7 @@ def write(feature: Feature) -> dict[str, str]:
             if not _ask(feature, root, [path for path in files if files[path]]):
                 break
             feature.lacking.clear()
-            while feature._rewrite():
+            while feature.rewrite():
                 pass
         files[checklist] = write_checklist(feature)
         (root / checklist).parent.mkdir(exist_ok=True)
