@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def test_make_cli_runs_and_lists_commands(default: Path, tmp_path: Path) -> None
     done = run("make", "cli", "ARGS=seed 3", cwd=default, env=env)
     wrong = run("make", "cli", "ARGS=seed 'two words'", cwd=default, env=env, status=2)
 
-    assert "  seed    Add COUNT notes" in listed.stdout
+    assert re.search("^  seed +Add COUNT notes", listed.stdout, re.MULTILINE)
     assert done.stdout.splitlines()[-1] == "3 notes added"
     assert "Error: Invalid value for 'COUNT': 'two words' is not" in wrong.stderr
 
