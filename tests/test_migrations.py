@@ -160,7 +160,7 @@ def test_a_name_is_never_run(project: Path) -> None:
 
 def test_a_downgrade_at_the_first_revision_is_refused(project: Path) -> None:
     """A downgrade of an empty database is refused with one line."""
-    make(project, "downgrade")
+    make(project, "downgrade", "REVISION=base")
 
     assert "migrations: there are fewer migrations to undo than that" in make(project, "downgrade", code=2)
 
