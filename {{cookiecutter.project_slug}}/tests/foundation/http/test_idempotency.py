@@ -110,7 +110,7 @@ def place_mine(user: User) -> str:
 WORK: dict[str, Callable[[], Any]] = {}
 
 
-@bp.post("/work/<name>")
+@bp.post("/tasks/<name>")
 @operation(idempotent=True)
 def work(name: str) -> Response:
     """Do what a test has named."""
@@ -429,7 +429,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_an_error_stores_nothing(app: Flask, client: FlaskClient, name: str) -> None:
     """An answer from 400 on stores neither the view's work nor the key, and a repeat runs again."""
-    answers = [send(client, f"/work/{name}") for _ in range(2)]
+    answers = [send(client, f"/tasks/{name}") for _ in range(2)]
 
     assert [answer.status_code for answer in answers] == [REFUSED[name]] * 2
     assert "Idempotency-Replayed" not in answers[1].headers
@@ -457,7 +457,7 @@ def test_what_cannot_be_one_transaction_fails(
     headers = {"X-User": "1 Ada"} | ({"Idempotency-Key": "k"} if has_key else {})
 
     with pytest.raises(RuntimeError) as raised:
-        client.post(f"/orders/work/{name}", headers=headers)
+        client.post(f"/orders/tasks/{name}", headers=headers)
 
     assert LOUD[name] in str(raised.value)
     assert counts(app) == (0, 0)
@@ -472,7 +472,7 @@ def test_another_session_is_an_error(app: Flask, client: FlaskClient) -> None:
         return add("too early")
 
     with pytest.raises(RuntimeError, match="is one transaction, which commits with the answer"):
-        send(client, "/work/remove_the_session_first")
+        send(client, "/tasks/remove_the_session_first")
     assert counts(app)[1] == 0
 
 
@@ -488,7 +488,7 @@ RIGHT = {
 @pytest.mark.parametrize("name", RIGHT)
 def test_several_steps_are_one_transaction(app: Flask, client: FlaskClient, name: str) -> None:
     """Two transactions, one after a rolled back one and a SAVEPOINT are stored once, with the answer."""
-    first, second = (send(client, f"/work/{name}") for _ in range(2))
+    first, second = (send(client, f"/tasks/{name}") for _ in range(2))
 
     assert first.status_code == 200
     assert what_is_first(first) == what_is_first(second)
@@ -504,11 +504,11 @@ def test_a_later_failure_undoes_an_earlier_step(app: Flask, client: FlaskClient)
     (engine,) = engines_of(app)
     event.listen(engine, "commit", refuse)
     with pytest.raises(RuntimeError, match="the connection breaks"):
-        send(client, "/work/write_twice")
+        send(client, "/tasks/write_twice")
     event.remove(engine, "commit", refuse)
 
     assert counts(app) == (0, 0)
-    assert "Idempotency-Replayed" not in send(client, "/work/write_twice").headers
+    assert "Idempotency-Replayed" not in send(client, "/tasks/write_twice").headers
     assert counts(app) == (2, 1)
 
 
@@ -558,18 +558,18 @@ def test_a_request_beside_the_first_waits_or_is_a_409(app: Flask, engine: Engine
         return add("stored")
 
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(send, app.test_client(), "/work/wait")
+        first = pool.submit(send, app.test_client(), "/tasks/wait")
         assert begun.wait(30)
-        second = pool.submit(send, app.test_client(), "/work/wait")
+        second = pool.submit(send, app.test_client(), "/tasks/wait")
         if engine.dialect.name == "postgresql":
             refused = second.result(30)
             assert (refused.status_code, refused.headers["Retry-After"]) == (409, "2")
             assert refused.get_json(force=True)["title"] == "Idempotency-Key belongs to a request that runs"
             # Another key is not in the way.
-            assert send(app.test_client(), "/work/write_twice", key="k2").status_code == 200
+            assert send(app.test_client(), "/tasks/write_twice", key="k2").status_code == 200
             go_on.set()
             first.result(30)
-            second = pool.submit(send, app.test_client(), "/work/wait")
+            second = pool.submit(send, app.test_client(), "/tasks/wait")
         go_on.set()
 
         assert what_is_first(first.result(30)) == what_is_first(second.result(30))
@@ -604,15 +604,15 @@ def test_the_constraint_refuses_what_no_lock_has(app: Flask) -> None:
         if is_first.acquire(blocking=False):
             db.session.rollback()
             with ThreadPoolExecutor() as pool:
-                repeats.append(pool.submit(send, app.test_client(), "/work/be_overtaken").result(30))
+                repeats.append(pool.submit(send, app.test_client(), "/tasks/be_overtaken").result(30))
         return add("stored")
 
-    slower = send(app.test_client(), "/work/be_overtaken")
+    slower = send(app.test_client(), "/tasks/be_overtaken")
 
     assert repeats[0].status_code == 200
     assert (slower.status_code, slower.headers["Retry-After"]) == (409, "2")
     assert counts(app) == (1, 1)
-    assert what_is_first(send(app.test_client(), "/work/be_overtaken")) == what_is_first(repeats[0])
+    assert what_is_first(send(app.test_client(), "/tasks/be_overtaken")) == what_is_first(repeats[0])
 
 
 def test_the_document_has_the_header_and_its_statuses(app: Flask) -> None:
@@ -628,7 +628,7 @@ def test_the_document_has_the_header_and_its_statuses(app: Flask) -> None:
         "/orders": False,
         "/orders/mine": False,
         "/orders/required": True,
-        "/orders/work/{name}": False,
+        "/orders/tasks/{name}": False,
     }
     for path in found:
         responses = paths[path]["post"]["responses"]
