@@ -52,7 +52,7 @@ class Unit:
         return redact((code or lines or [""])[0])
 
 
-class Kept(Source):
+class TextSource(Source):
     """A source that keeps the text of each cell."""
 
     def __init__(self, path: Path) -> None:
@@ -69,7 +69,7 @@ class Notebook:
     """The units of a notebook in order, the index of its names, and the doctor's rule for each object."""
 
     def __init__(self, path: Path) -> None:
-        self.source = Kept(path)
+        self.source = TextSource(path)
         try:
             if self.source.notebook:
                 self.units = self._cells(json.loads(path.read_bytes()))

@@ -72,6 +72,9 @@ def test_a_notebook_beside_a_service_may_send_statements(tmp_path: Path) -> None
     apart = found(examine([tmp_path / "apart"])[0])
 
     assert found(examine([tmp_path / "beside"])[0]) == Marks([("N103", 5, 2)])
+    # A server loads this file, whatever it imports.
+    write(tmp_path, {"served/app.py": "\n".join([service, *cells])})
+    assert {finding.rule for finding in examine([tmp_path / "served"])[0]} >= {"N102", "N103"}
     assert apart - Marks([("N103", 5, 2)]) == Marks([("N102", 3, 2), ("N102", 4, 2)])
 
 

@@ -18,16 +18,12 @@ BATCH = 1000  # rows of one transaction: more would keep locks for longer
 def delete_idempotency_keys(hours: int) -> None:
     """Delete old idempotency keys."""
     before = datetime.now(UTC) - timedelta(hours=hours)
-    total = count = _delete_batch(before)
+    total, count = 0, BATCH
     while count == BATCH:
-        count = _delete_batch(before)
+        with transaction() as session:
+            count = delete_keys(session, before, BATCH)
         total += count
     click.echo(f"{total} keys deleted")
-
-
-def _delete_batch(before: datetime) -> int:
-    with transaction() as session:
-        return delete_keys(session, before, BATCH)
 
 
 def delete_keys(session: Session, before: datetime, limit: int) -> int:

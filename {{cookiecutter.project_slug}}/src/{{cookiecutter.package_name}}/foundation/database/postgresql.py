@@ -20,7 +20,7 @@ from ..edge.context import in_request
 
 GRACE = 0.5  # seconds after which the server's own timeout should have ended a statement
 SILENCE = 1.0  # seconds without another attempt, so that threads stay free for other requests
-REST = 30.0  # seconds without use after which a network may have dropped a connection without a word
+REST = 30.0  # seconds without use after which a network may have dropped a connection silently
 
 
 class NoAnswer(OperationalError):
@@ -72,23 +72,23 @@ def limit_wait(engine: Engine, seconds: float) -> None:
 
 
 def ping_without_waiting(engine: Engine) -> None:
-    """Look at a connection's socket before it is used, in place of a statement that the server answers.
+    """Poll a connection's socket before use, in place of a round trip to the server.
 
-    A server that ends a connection sends a message or closes it, so there is something to read. Only then,
-    and after a rest, the server is asked.
+    A server that ends a connection sends a message or closes the socket, so the socket becomes readable. Only
+    then, and after a rest, a statement is sent.
     """
-    ask: Callable[[Any], bool] = engine.dialect.do_ping
+    send_ping: Callable[[Any], bool] = engine.dialect.do_ping
 
     def ping(connection: ImpatientConnection) -> bool:
         now, before = time.monotonic(), connection.pinged_at
         connection.pinged_at = now
-        return (now - before < REST and _is_quiet(connection)) or ask(connection)
+        return (now - before < REST and _is_quiet(connection)) or send_ping(connection)
 
     engine.dialect.do_ping = ping  # type: ignore[method-assign, assignment]
 
 
 def _is_quiet(connection: ImpatientConnection) -> bool:
-    """Return whether the server has sent nothing since the last answer, not even the end."""
+    """Return whether the socket has nothing to read, not even its end."""
     poll = select.poll()
     poll.register(connection.pgconn.socket, select.POLLIN)
     return not poll.poll(0)
