@@ -47,6 +47,9 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa:
 max_requests = 10_000
 max_requests_jitter = 2_000
 
+# Connections that may wait: more than QUEUE_LIMIT times the rate of arrival.
+backlog = _foundation.BACKLOG
+
 # -- seconds -----------------------------------------------------------------------------------
 
 # The grace period of requests in flight after SIGTERM.

@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 
 from ..foundation import databases
 from ..foundation.proofs.test_database_faults import Private, private_server
+from ..foundation.proofs.test_overload import Waiting
 from ..foundation.proofs.test_stop import AGAIN, TAKE
 from ..foundation.servers import Kind, Server, wait_until
 from .conftest import PYTHONPATH, Start, gunicorn, uwsgi
@@ -53,6 +54,18 @@ def test_a_missing_setting_makes_uwsgi_restart_endlessly(launch: Start) -> None:
 
     wait_until(lambda: server.log.count("trying respawn") > 1, "it tries again and again")
     assert server.process.poll() is None
+
+
+def test_work_is_done_for_a_client_that_has_left(start: Start) -> None:
+    """A request waits for a thread until its client has left, and its work is done all the same."""
+    server = start(gunicorn("--worker-class gthread --threads 1"))
+    slow = Waiting(server, "GET", "/slow")
+    server.wait_for_log("slow has begun")
+
+    Waiting(server, "POST", "/notes", b"late").connection.close()
+
+    assert slow.answer().status == 200
+    wait_until(lambda: texts(server) == ["late"], "the work is done")
 
 
 def test_die_on_term_drops_the_request_in_flight(start: Start) -> None:

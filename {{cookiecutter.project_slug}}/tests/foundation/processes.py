@@ -40,6 +40,7 @@ SETTINGS = (
     "PROOF_SCALE",
     "PYTEST_",
     "PYTHON",
+    "QUEUE_LIMIT",
     "SECRET_KEY",
     "SENTRY_",
     "SERVER",

@@ -201,6 +201,8 @@ class Server(WebServer):
             "WEB_BIND": f"127.0.0.1:{port}",
             # A proof that needs a second process sets this: each loads the service, a third of a second.
             "WEB_CONCURRENCY": "1",
+            # On a busy machine requests wait for long. The proofs of overload set a limit.
+            "QUEUE_LIMIT": "0",
             **kind.settings,
             **settings,
         }

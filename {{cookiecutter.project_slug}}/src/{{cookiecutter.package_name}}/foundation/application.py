@@ -20,9 +20,12 @@ from .edge.bodies import WholeBodies
 from .edge.context import OwnContext
 from .edge.cors import CrossOrigin
 from .edge.headers import refuse_unsendable
+from .edge.overload import Overload
+from .edge.proxies import TrustedProxies
 from .http import api, errors, health, openapi
 from .observability import logs
-from .observability.requests import Requests
+from .observability.refusals import Refusals
+from .observability.requests import PROBES, Requests
 from .observability.telemetry import AfterFork
 from .teardown import SafeTeardown, error_of
 
@@ -170,9 +173,30 @@ def _layers(app: Flask, settings: ServiceSettings) -> WSGIApplication:
     if settings.cors_origins:
         layer = CrossOrigin(layer, settings.cors_origins, credentials=settings.cors_credentials)
     metrics = app.extensions.get("metrics")
-    layer = Requests(layer, settings, metrics)
+    proxies = TrustedProxies(settings.forwarded_allow_ips)
+    layer = Requests(layer, settings, proxies, metrics)
     if metrics and settings.metrics_bind:
         from .observability.metrics import OwnPort
 
         layer = OwnPort(layer, settings.metrics_bind.rpartition(":")[2])
-    return OwnContext(layer)
+    return _limit_queue(OwnContext(layer), settings, proxies, metrics)
+
+
+def _limit_queue(
+    layer: WSGIApplication, settings: ServiceSettings, proxies: TrustedProxies, metrics: Any
+) -> WSGIApplication:
+    """Return the layers within the one that refuses what has waited too long, before any of them runs."""
+    if not settings.longest_wait:
+        return layer
+    refusal: WSGIApplication = Refusals(proxies, settings.longest_wait, metrics)
+    if settings.cors_origins:
+        refusal = CrossOrigin(refusal, settings.cors_origins, credentials=settings.cors_credentials)
+    refusal = OwnContext(WholeBodies(refusal, LONGEST_BODY))
+    exempt = PROBES | ({"/metrics"} if metrics else set())
+    return Overload(
+        layer,
+        refusal,
+        limit=settings.longest_wait / 1000,
+        exempt=frozenset(exempt | {f"{settings.url_prefix}{path}" for path in exempt}),
+        observe=metrics.observe_wait if metrics else None,
+    )

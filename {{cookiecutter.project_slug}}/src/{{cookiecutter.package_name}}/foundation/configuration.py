@@ -34,7 +34,11 @@ DEADLINES = re.compile(
 )
 NUMBERS = re.compile("(connect|tcp_user)_timeout|keepalives.*")  # libpq reads them when it is connected.
 OVERFLOW = 2  # connections of a process beside one for each thread, for requests that open a second one
+# Connections that may wait: more than QUEUE_LIMIT times the rate of arrival. The kernel drops further ones,
+# and their clients try again only after a second.
+BACKLOG = 4096
 GRACE = 25  # seconds for requests in flight after SIGTERM; less than the supervisor's own deadline
+QUEUE_LIMIT = 500  # milliseconds; well under the patience of clients, whose time it uses up
 SERVER_NAME = "web"  # The Server header: the name of the real server would help an attacker.
 DEFAULT_PORTS = {("http", "80"), ("https", "443")}
 DRIVERS = {"postgresql+psycopg": "psycopg", "sqlite+pysqlite": "sqlite3"}
@@ -296,6 +300,12 @@ class ServiceSettings(BaseSettings):
     database_timeout: int = Field(
         2, gt=0, le=3600, description="Seconds a statement of a request may take; then the client gets a 503"
     )
+    queue_limit: int | None = Field(
+        None,
+        ge=0,
+        le=60_000,
+        description="Milliseconds a request may wait before a 503; by default 500 in production, else 0",
+    )
     uncommitted_work: Annotated[Literal["raise", "log", "off"] | None, _lower] = Field(
         None, description="The policy for a forgotten commit; by default log in production, else raise"
     )
@@ -351,6 +361,13 @@ class ServiceSettings(BaseSettings):
     def connections(self) -> int:
         """Return the largest number of database connections of a process."""
         return self.web_threads + OVERFLOW
+
+    @property
+    def longest_wait(self) -> int:
+        """Return the milliseconds after which a waiting request is refused, or 0."""
+        if self.queue_limit is None:
+            return QUEUE_LIMIT if self.app_env == "production" else 0
+        return self.queue_limit
 
     @property
     def on_uncommitted_work(self) -> str:
@@ -424,7 +441,7 @@ def listen(bind: str) -> socket.socket:
     host, port = tcp_address(bind)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=1024)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         sys.exit(f"cannot listen at {bind}: {str(error.strerror).partition(' (')[0]}")
     # Accepted connections inherit it. Otherwise a body waits 40 ms for the acknowledgement of its headers.

@@ -36,6 +36,8 @@ WRONG = [
     ("APP_ENV is development", {"APP_ENV": "development"}),
     ("APP_ENV is testing", {"APP_ENV": "testing"}),
     ("DATABASE_TIMEOUT permits statements of 30 seconds", {"DATABASE_TIMEOUT": "30"}),
+    ("QUEUE_LIMIT is 0 ms", {"QUEUE_LIMIT": "0"}),
+    ("QUEUE_LIMIT is 1001 ms", {"QUEUE_LIMIT": "1001"}),
     ("TRUSTED_HOSTS is not set", {"TRUSTED_HOSTS": ""}),
     ("FORWARDED_ALLOW_IPS trusts every peer", {"FORWARDED_ALLOW_IPS": "127.0.0.1,*"}),
     ("METRICS_BIND accepts connections", {"METRICS_BIND": "0.0.0.0:9100"}),
@@ -53,6 +55,7 @@ REFUSED = [
 ]
 ACCEPTED = [
     {"DATABASE_TIMEOUT": "29"},
+    {"QUEUE_LIMIT": "1000"},
     {"FORWARDED_ALLOW_IPS": "10.0.0.0/8"},
     {"METRICS_BIND": "127.0.0.1:9100"},
     {"LOG_LEVEL": "warning"},

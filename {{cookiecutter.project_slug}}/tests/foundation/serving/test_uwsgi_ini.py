@@ -83,10 +83,10 @@ def test_a_value_that_uwsgi_would_misread_is_replaced(name: str, values: dict[st
 
 
 def test_the_queue_is_no_longer_than_the_kernel_allows() -> None:
-    """The queue has 1024 places, or as many as the kernel allows: with more uWSGI does not start."""
+    """The queue has 4096 places, or as many as the kernel allows: with more uWSGI does not start."""
     [command] = [line.partition("exec://")[2] for line in LINES if "somaxconn" in line]
 
-    for allowed, used in {"4096": 1024, "128": 128, "": 1024}.items():
+    for allowed, used in {"65536": 4096, "128": 128, "": 4096}.items():
         own = command.replace("cat /proc/sys/net/core/somaxconn", f"echo {allowed}" if allowed else "false")
         assert own != command
         assert sh(own) == f"[uwsgi]\nlisten = {used}\n"

@@ -23,11 +23,17 @@ DURATION = Histogram(
     ["method", "route", "status"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
+QUEUE = Histogram(
+    "http_request_queue_seconds",
+    "Seconds from the last bytes of the request to its begin, without probes",
+    buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
 IN_FLIGHT = Gauge("http_requests_in_flight", "Requests in flight", multiprocess_mode="livesum")
 POOL_SIZE = Gauge("db_pool_size", "Connections the pools keep", multiprocess_mode="livesum")
 POOL_USED = Gauge("db_pool_used", "Connections in use", multiprocess_mode="livesum")
 COUNTERS = {
     "uncommitted_work": Counter("uncommitted_work", "Requests that did not commit what they wrote"),
+    "refused_requests": Counter("refused_requests", "Requests refused because they had waited too long"),
     "teardown_failures": Counter("teardown_failures", "Teardown functions that failed"),
 }
 
@@ -58,6 +64,11 @@ class Metrics:
         with _counting:
             IN_FLIGHT.dec()
             DURATION.labels(method, route, status).observe(seconds)
+
+    def observe_wait(self, seconds: float) -> None:
+        """Count a request by the time that it has waited."""
+        with _counting:
+            QUEUE.observe(seconds)
 
     def count(self, counter: str) -> None:
         """Add one to a counter of COUNTERS."""

@@ -33,17 +33,22 @@ class Requests:
     """Identify, log and count each request, and complete the headers of its response."""
 
     def __init__(
-        self, wsgi_app: WSGIApplication, settings: ServiceSettings, metrics: "Metrics | None"
+        self,
+        wsgi_app: WSGIApplication,
+        settings: ServiceSettings,
+        proxies: TrustedProxies,
+        metrics: "Metrics | None",
     ) -> None:
         self.wsgi_app, self.metrics = wsgi_app, metrics
-        self.proxies, self.prefix = TrustedProxies(settings.forwarded_allow_ips), settings.url_prefix
+        self.proxies, self.prefix = proxies, settings.url_prefix
         self.probe_host = settings.trusted_hosts[0].lstrip(".") if settings.trusted_hosts else None
         self.write_line = WRITERS[settings.log_style] if settings.log_level in {"debug", "info"} else None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         started = time.perf_counter()
         trusted = self.proxies.apply(environ)
-        identity = _identify(environ, trusted=trusted)
+        identity = environ["HTTP_X_REQUEST_ID"] = identity_of(environ, trusted=trusted)
+        request_id.set(identity)
         # Of a proxy's prefix the whole counts, or nothing.
         given = environ.get("HTTP_X_FORWARDED_PREFIX", "") if trusted else ""
         if prefix := given.rstrip("/") if PREFIX.fullmatch(given.rstrip("/")) else self.prefix:
@@ -83,10 +88,7 @@ class Requests:
             (log_record if LOGGER.handlers else self.write_line)(exchange)
 
 
-def _identify(environ: WSGIEnvironment, *, trusted: bool) -> str:
+def identity_of(environ: WSGIEnvironment, *, trusted: bool) -> str:
     """Return the request's id: the one that a trusted peer sent, or a new one."""
     identity: str = environ.get("HTTP_X_REQUEST_ID", "")
-    if not (trusted and _ID.fullmatch(identity)):
-        identity = environ["HTTP_X_REQUEST_ID"] = os.urandom(16).hex()
-    request_id.set(identity)
-    return identity
+    return identity if trusted and _ID.fullmatch(identity) else os.urandom(16).hex()

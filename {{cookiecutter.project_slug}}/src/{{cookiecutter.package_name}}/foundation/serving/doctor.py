@@ -78,6 +78,12 @@ def _settings(settings: ServiceSettings) -> Iterator[Finding]:
     if settings.database_timeout >= 30:
         problem = "permits statements of 30 seconds and more: a few slow ones block every thread"
         yield Finding("DATABASE_TIMEOUT", problem, "lower it, and move slow work out of requests")
+    if not 0 < settings.longest_wait <= 1000:
+        problem = f"is {settings.longest_wait} ms: in an overload clients leave before they are answered"
+        yield Finding("QUEUE_LIMIT", problem, "remove it, so that it is 500")
+    elif sys.platform != "linux":
+        problem = "has no effect: only Linux counts how long a request has waited"
+        yield Finding("QUEUE_LIMIT", problem, "run the service on Linux")
     if not settings.trusted_hosts:
         problem = "is not set: any Host is accepted, and links built from it may lead to another site"
         yield Finding("TRUSTED_HOSTS", problem, "set TRUSTED_HOSTS=example.com")

@@ -19,6 +19,7 @@ from typing import Any
 import gunicorn
 from gunicorn.glogging import Logger as GunicornLogger
 
+from ..configuration import BACKLOG as BACKLOG
 from ..configuration import GRACE as GRACE  # gunicorn.conf.py reads it here, after the patch above.
 from ..configuration import (
     SERVER_NAME,

@@ -54,6 +54,11 @@ def close_on_stop(handler_class: Any) -> Any:
         def _handle_client_error(self, error: Exception) -> Any:  # gevent prints any but a ValueError.
             return super()._handle_client_error(error if isinstance(error, ValueError) else ValueError(error))
 
+        def get_environ(self) -> Any:
+            environ = super().get_environ()
+            environ["pywsgi.socket"] = self.socket  # edge/overload.py reads it.
+            return environ
+
         def start_response(self, status: str, headers: list[tuple[str, str]], *args: Any) -> Any:
             if not self.server.started:
                 headers = [*headers, ("Connection", "close")]

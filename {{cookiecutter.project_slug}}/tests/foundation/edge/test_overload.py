@@ -1,0 +1,92 @@
+"""Waiting times of requests, and the turns of requests that gevent begins all together."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+from {{cookiecutter.package_name}}.foundation.edge.overload import Turns, waiting_time
+
+from ..processes import wait_until
+
+
+def test_the_kernel_counts_from_the_last_bytes() -> None:
+    """The waiting time grows from the moment at which the last bytes have arrived."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        client.sendall(b"GET")
+        connection, _ = server.accept()
+        with connection:
+            environ = {"gunicorn.socket": connection, "REMOTE_ADDR": "127.0.0.1"}
+            wait_until(lambda: waiting_time(environ) > 0.2, "it has waited")
+
+            client.sendall(b" /")
+            wait_until(lambda: waiting_time(environ) < 0.2, "the new bytes have arrived")
+
+
+@pytest.mark.parametrize(
+    ("header", "remote", "is_used"),
+    [
+        ("t={}", "", True),
+        ("{}", "", True),
+        ("t={}", "127.0.0.1", False),  # The kernel knows the time, or another machine sent the header.
+        ("soon", "", False),
+        ("t=nan", "", False),
+        ("t=-inf", "", False),
+        ("t=1e9", "", False),
+        ("", "", False),
+    ],
+)
+def test_only_a_proxy_at_a_unix_socket_sets_the_time(header: str, remote: str, is_used: bool) -> None:
+    """X-Request-Start counts at a unix socket, and only as a time of the last minute."""
+    ends = socket.socketpair()
+    with ends[0], ends[1]:
+        began = header.format(time.time() - 5)
+        environ = {"gunicorn.socket": ends[0], "REMOTE_ADDR": remote, "HTTP_X_REQUEST_START": began}
+
+        assert (waiting_time(environ) >= 5) is is_used
+
+
+def test_a_turn_is_free_again_when_its_request_ends() -> None:
+    """As many requests run as there are turns, and the end of one lets the next one begin."""
+    turns = Turns(2, limit=60)
+    one, two = turns.take(0), turns.take(0)
+
+    assert one
+    assert two
+    assert turns.take(0) is None
+    turns.end(one)
+    assert turns.take(0)
+    assert turns.take(0) is None
+
+
+def test_a_waiting_request_gets_the_next_turn() -> None:
+    """A request that waits begins when another one ends."""
+    turns = Turns(1, limit=60)
+    first = turns.take(0)
+    found: list[object] = []
+    waiting = threading.Thread(target=lambda: found.append(turns.take(60)))
+    waiting.start()
+
+    turns.end(first)
+    waiting.join(60)
+
+    assert found[0]
+
+
+def test_a_long_request_gives_its_turn_away() -> None:
+    """A request that runs for longer than the limit has no turn any more, and its end frees none."""
+    turns = Turns(1, limit=0.05)
+    long = turns.take(0)
+    second = wait_until(lambda: turns.take(0), "the turn of the first request is free")
+
+    turns.end(long)
+
+    assert len(turns.running) == 1
+    turns.end(second)
+    assert not turns.running
