@@ -30,6 +30,7 @@ from .observability.telemetry import AfterFork
 from .teardown import SafeTeardown, error_of
 
 LONGEST_BODY = 1024 * 1024  # bytes
+TURNS = 5  # requests of a process for each of its connections, under gevent
 
 
 class NoSession(NullSession):
@@ -197,6 +198,7 @@ def _limit_queue(
         layer,
         refusal,
         limit=settings.longest_wait / 1000,
+        turns=TURNS * settings.connections,
         exempt=frozenset(exempt | {f"{settings.url_prefix}{path}" for path in exempt}),
         observe=metrics.observe_wait if metrics else None,
     )

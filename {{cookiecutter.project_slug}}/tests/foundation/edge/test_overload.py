@@ -79,6 +79,15 @@ def test_a_waiting_request_gets_the_next_turn() -> None:
     assert found[0]
 
 
+def test_no_request_waits_whose_turn_would_come_too_late() -> None:
+    """A request that would end after its limit, because others of late have run for long, does not wait."""
+    turns = Turns(1, limit=60)
+    turns.typical = 30
+
+    assert turns.take(0)
+    assert turns.take(20) is None
+
+
 def test_a_long_request_gives_its_turn_away() -> None:
     """A request that runs for longer than the limit has no turn any more, and its end frees none."""
     turns = Turns(1, limit=0.05)

@@ -3,7 +3,7 @@
 At twice its capacity a service without this layer answers no request in time: the queue grows until each one
 has waited longer than its client does, and the work is done for clients that have left.
 
-State: `started` and `process` of each `Overload`, and the `running` requests of each `Turns`.
+State: `started` and `process` of each `Overload`; `running` and `typical` of each `Turns`.
 """
 
 import importlib
@@ -24,8 +24,6 @@ _HAS_TCP_INFO = sys.platform == "linux"
 _SOCKETS = ("gunicorn.socket", "pywsgi.socket", "werkzeug.socket")
 # A proxy at a unix socket has the clock of this machine. Longer waits are no times, or not in seconds.
 LONGEST_WAIT = 60.0  # seconds
-# Under gevent each request begins immediately, and waits inside the application.
-TURNS = 100  # requests that run at the same time
 
 
 class Overload:
@@ -42,11 +40,13 @@ class Overload:
         *,
         limit: float,
         exempt: frozenset[str],
+        turns: int,
         observe: Callable[[float], None] | None = None,
     ) -> None:
         self.wsgi_app, self.refusal, self.limit, self.exempt = wsgi_app, refusal, limit, exempt
         self.observe = observe
-        self.turns = Turns(TURNS, limit) if _has_greenlets() else None
+        # Under gevent each request begins immediately, and waits inside the application.
+        self.turns = Turns(turns, limit) if _has_greenlets() else None
         self.process, self.started = 0, 0.0
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -121,11 +121,12 @@ class Turns:
     def __init__(self, count: int, limit: float) -> None:
         self.limit, self.free = limit, threading.Semaphore(count)
         self.running: dict[object, float] = {}  # the monotonic time at which each began, the oldest first
+        self.typical = 0.0  # seconds that a request has run of late
 
     def take(self, patience: float) -> object | None:
-        """Return a turn, or None if none is free within so many seconds."""
+        """Return a turn, or None if the request would not end within so many seconds."""
         self._expire()
-        if not self.free.acquire(timeout=max(patience, 0)):
+        if not self.free.acquire(timeout=max(patience - self.typical, 0)):
             self._expire()
             if not self.free.acquire(blocking=False):
                 return None
@@ -135,7 +136,8 @@ class Turns:
 
     def end(self, turn: object) -> None:
         """Give a turn back, if its request has not lost it."""
-        if self.running.pop(turn, None) is not None:
+        if (began := self.running.pop(turn, None)) is not None:
+            self.typical += (time.monotonic() - began - self.typical) / 10
             self.free.release()
 
     def _expire(self) -> None:
