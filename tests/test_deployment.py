@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+import promql_parser
 import pytest
 import yaml
 
@@ -307,6 +308,25 @@ def test_pods_connect_only_on_the_named_ports(bake: Bake, tmp_path: Path) -> Non
         "-names": [53, 53],
         "-database": [5432],
     }
+
+
+def test_prometheus_accepts_the_alerts_and_the_dashboard(bake: Bake) -> None:
+    """Each expression is PromQL and names the job of the service; each alert and each panel is complete."""
+    folder = bake(project_name="Web Shop") / "deploy/prometheus"
+    [group] = yaml.safe_load((folder / "alerts.yaml").read_text())["groups"]
+    panels = json.loads((folder / "dashboard.json").read_text())["panels"]
+
+    for rule in group["rules"]:
+        assert rule.keys() - {"for"} == {"alert", "expr", "labels", "annotations"}
+        assert rule["annotations"].keys() == {"summary"}
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    expressions = [target["expr"] for panel in panels for target in panel["targets"]]
+    for text in [*expressions, *(rule["expr"] for rule in group["rules"])]:
+        # Grafana replaces its own variable before it sends an expression.
+        promql_parser.parse(text.replace("$__rate_interval", "5m"))
+        assert re.findall(r'job="([^"]*)"', text) == ["web-shop"] * text.count("{")
+    if promtool := shutil.which("promtool"):
+        run(promtool, "check", "rules", folder / "alerts.yaml", cwd=folder)
 
 
 @pytest.mark.parametrize("server", ["both", "gunicorn", "uwsgi"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import resource
 import shutil
 import signal
@@ -23,6 +24,7 @@ import pytest
 from sqlalchemy import Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import DisconnectionError, OperationalError
 
+from ..databases import PROJECT
 from ..processes import wait_until
 from ..servers import Project
 
@@ -32,6 +34,22 @@ SAMPLES = ("GET", "/samples", "200")
 COUNT = 'http_request_duration_seconds_count{method="GET",route="/samples",status="200"}'
 BUCKET = 'http_request_duration_seconds_bucket{le="%s",method="GET",route="/samples",status="200"}'
 IN_FLIGHT = "http_requests_in_flight"
+
+
+def test_alerts_and_dashboard_use_the_metrics_that_exist() -> None:
+    """The alerts and the dashboard name existing metrics, and together each metric of the service."""
+    module = importlib.import_module(f"{ROOM}.metrics")
+    metrics = [module.DURATION, module.QUEUE, module.IN_FLIGHT, module.POOL_SIZE, module.POOL_USED]
+    metrics += module.COUNTERS.values()
+    families = [family for metric in metrics for family in metric.describe()]
+    suffixes = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_count", "_sum"]}
+    names = {each.name: {f"{each.name}{suffix}" for suffix in suffixes[each.type]} for each in families}
+
+    text = "".join(path.read_text() for path in (PROJECT / "deploy" / "prometheus").iterdir())
+    used = set(re.findall(r"([a-z_]+)\{job=", text))
+
+    assert used <= set().union(*names.values())
+    assert [name for name, exported in names.items() if not used & exported] == []
 
 
 @pytest.fixture
