@@ -191,8 +191,8 @@ def _forget_at_the_end(session: Session, transaction: SessionTransaction) -> Non
 def _unfinished() -> list[str]:
     """Return what the request has written and not committed."""
     left = [" ".join(sql.split())[:100] for several in g.get("uncommitted", {}).values() for sql in several]
-    if db.session.registry.has():
-        session = db.session()
+    # Its public sets are built for each look. Most requests have changed nothing.
+    if db.session.registry.has() and not (session := db.session())._is_clean():
         left += [f"new {row!r}" for row in session.new]
         left += [f"deleted {row!r}" for row in session.deleted]
         left += [f"changed {row!r}" for row in session.dirty if session.is_modified(row)]
