@@ -101,3 +101,30 @@ def test_the_contents_list_every_failure(failures: str) -> None:
     assert contents.splitlines() == [
         f"{indents.get(title, '')}* [{title}](#{anchor})" for anchor, title in anchors(rest).items()
     ]
+
+
+# The simplest part of Mermaid's syntax, which every renderer accepts.
+LABEL = r'[^;#{}"]+'
+NODE = r"\w+(?:\[\w+\]|\[\(\w+\)\])?"
+FLOWCHART = rf'    {NODE} -->\|"{LABEL}"\| {NODE}'
+SEQUENCE = rf"    (?:participant (\w) as {LABEL}|(?:    )?(\w)->>(\w): {LABEL}|(?:loop|opt) {LABEL}|end)"
+
+
+@pytest.mark.parametrize("answers", COMBINATIONS, ids=name_of)
+def test_every_picture_has_the_simplest_syntax(answers: Answers, bake: Bake) -> None:
+    """Each Mermaid block is a flowchart or a sequence of declared participants, whose blocks are closed."""
+    text = (bake(**answers) / "docs" / "OPERATIONS.md").read_text("utf-8")
+    pictures = [token.content.splitlines() for token in parse(text) if token.info == "mermaid"]
+
+    assert pictures
+    for kind, *lines in pictures:
+        syntax = {"flowchart LR": FLOWCHART, "sequenceDiagram": SEQUENCE}[kind]
+        found = [re.fullmatch(syntax, line) for line in lines]
+        assert None not in found, (kind, lines)
+        if kind == "sequenceDiagram":
+            declared, senders, receivers = (
+                {match[number] for match in found if match and match[number]} for number in (1, 2, 3)
+            )
+            assert senders | receivers == declared, lines
+        opened = sum(line.lstrip().startswith(("loop ", "opt ")) for line in lines)
+        assert opened == [line.strip() for line in lines].count("end"), lines
