@@ -1,4 +1,4 @@
-"""Links between the documents of a project, and the form of its guide to failures."""
+"""The documents of a project: their links and pictures, and the form of the guide to failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands of a project that add and remove a feature leave it whole, or unchanged."""
+"""The commands that add and remove a feature leave a project complete, or unchanged."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_a_session_is_refused_after_its_block(use: Callable[[Any], None], write:
 
 @pytest.mark.usefixtures("database")
 def test_a_session_without_a_block_is_refused() -> None:
-    """`s = session()` is no session: its use is an error that shows the block, also for a later cell."""
+    """The use of `session()` without a block is an error that shows the block, also in a later cell."""
     s: Any = session()
 
     assert not hasattr(s, "_repr_html_")

@@ -204,7 +204,7 @@ PROSE = ["README.md", "docs/*.md", ".env.example", "compose.yaml", "deploy/**/*.
 
 @pytest.mark.parametrize(("value", "pattern"), SAID.values(), ids=SAID)
 def test_every_sentence_says_what_holds(value: object, pattern: str) -> None:
-    """Every sentence or comment that repeats a fact has its value; no sentence has to repeat one."""
+    """Every sentence or comment that repeats a fact has its value."""
     said = [
         (path.name, str(WORDS.get(match[1], match[1])).replace(",", ""))
         for place in PROSE
@@ -232,7 +232,7 @@ TIMEOUTS: dict[str, dict[str, int]] = {
 
 
 def test_the_table_of_timeouts_has_the_seconds_of_each_file() -> None:
-    """The table of timeouts in docs/OPERATIONS.md has a row for each one, with the seconds that the files set."""
+    """The table of timeouts in docs/OPERATIONS.md has the seconds that the files set, and no other row."""
     text = (PROJECT / "docs" / "OPERATIONS.md").read_text()
     rows = dict(re.findall(r"^\| [^|]+ \| `(\w+)`[^|]* \| (\d+) \|", text, re.MULTILINE))
 
