@@ -190,7 +190,7 @@ def test_a_missing_url_is_named() -> None:
 
 
 def test_a_reading_cell_does_not_block_the_service(sqlite: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On SQLite, which has one writer at a time, a cell that only reads keeps no other one from writing."""
+    """On SQLite, which has one writer at a time, a cell that only reads blocks no writer."""
     monkeypatch.setenv("DATABASE_URL", sqlite.sampled())
 
     with session() as reads:

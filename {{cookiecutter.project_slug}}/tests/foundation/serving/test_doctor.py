@@ -183,7 +183,7 @@ def test_a_good_environment_has_no_findings(environment: Environment) -> None:
 
 @pytest.mark.parametrize("changes", ACCEPTED, ids=str)
 def test_an_acceptable_setting_is_no_finding(environment: Environment, changes: dict[str, str]) -> None:
-    """A value on the safe side of a limit is no finding."""
+    """A value on the safe side of a limit is not a finding."""
     assert environment.examine(changes) == []
 
 
