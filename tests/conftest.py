@@ -50,7 +50,7 @@ DEPLOYMENTS: dict[str, Answers] = {
 }
 EVERYTHING = DEPLOYMENTS["with everything"]
 
-# They run inside a generated project, on the servers of its own proofs.
+# They run inside a generated project, on the servers of its proofs.
 collect_ignore = ["controls"]
 
 SECRET = "a key for tests that is long enough"  # noqa: S105
@@ -87,7 +87,7 @@ def generate(folder: Path, answers: Mapping[str, str | bool] | None = None, *, h
 def bake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bake]:
     """Return the project of some answers, generated once; a test may read it, but not change it.
 
-    The last test fails when one of them left a file in a project, as Python leaves `__pycache__`.
+    The last test fails if one of them left a file in a project, such as `__pycache__`.
     """
     made: dict[Path, set[Path]] = {}
 
@@ -119,7 +119,7 @@ def workshop() -> Iterator[Callable[[], Path]]:
     """Make folders for projects whose tests are run.
 
     A PostgreSQL that root starts runs as another user, who must be able to reach the project's
-    environment; each pytest that starts takes that away from everything below pytest's own folder.
+    environment. pytest prevents that for everything below its own folder.
     """
     root = Path(tempfile.mkdtemp(prefix="workshop"))
     root.chmod(0o755)

@@ -1,4 +1,4 @@
-"""`make adopt` on a fresh project: what it writes passes the checks, before and after it is registered."""
+"""`make adopt` on a new project: its files pass the checks, before and after the feature is registered."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def notebook(*cells: str) -> str:
 
 @pytest.mark.matrix
 def test_what_is_adopted_passes_the_checks(project: Path, tmp_path: Path) -> None:
-    """Two notebooks pass lint and their tests as they are written, and again when they are registered."""
+    """The features of two notebooks pass lint and their tests, before and after they are registered."""
     before = {path: path.read_bytes() for path in files(project) if ".venv" not in path.parts}
     run("make", "install", cwd=project, timeout=BOUND)
     for name, cells in (("churn", CHURN), ("shop", SHOP)):

@@ -85,7 +85,7 @@ def test_a_missing_venv_module_is_one_line(house: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("installer", INSTALLERS)
 def test_only_changed_requirements_are_installed(house: Path, installer: str, tmp_path: Path) -> None:
-    """Changed requirements are installed, and unchanged ones are left alone without output."""
+    """Changed requirements are installed; unchanged ones cause no output."""
     env = {"PATH": path_for(installer, tmp_path)}
     stale = house / ".venv" / ".installed"
     stale.parent.mkdir()
@@ -185,7 +185,7 @@ def test_arguments_of_the_test_command_are_pytests() -> None:
 
 
 def test_the_callers_search_path_leads_nowhere(house: Path, tmp_path: Path) -> None:
-    """With CDPATH in the caller's environment, the installation changes this house and no other folder."""
+    """With CDPATH in the caller's environment, the installation changes no other folder."""
     home = tmp_path / "home"
     for name in ("bin", "requirements", ".venv"):
         (home / name).mkdir(parents=True)
@@ -219,7 +219,7 @@ def test_the_callers_places_for_packages_are_not_taken(house: Path, tmp_path: Pa
 
 
 def test_a_configuration_that_puts_packages_elsewhere_is_named(house: Path, tmp_path: Path) -> None:
-    """When pip's own configuration puts packages elsewhere, the installation fails and says so."""
+    """When pip's configuration puts packages elsewhere, the installation fails with that reason."""
     configuration = tmp_path / "pip.conf"
     configuration.write_text(f"[install]\ntarget = {tmp_path / 'elsewhere'}\n")
     env = {"PATH": path_for("pip", tmp_path), "PIP_CONFIG_FILE": str(configuration)}
@@ -254,7 +254,7 @@ SCRIPTS = [ROOT / ".ci" / "run", *(ROOT / "bin").iterdir(), *(RAW / "bin").iterd
     ids=lambda path: f"{path.parents[1].name}-{path.name}",
 )
 def test_no_script_searches_for_its_folder(script: Path) -> None:
-    """A script of the shell that changes the folder does not let CDPATH choose another one."""
+    """A shell script that changes its folder ignores CDPATH."""
     text = script.read_text("utf-8")
     if text.startswith("#!/bin/sh") and re.search(r"\bcd ", text):
         assert "unset CDPATH" in text.partition("cd ")[0]

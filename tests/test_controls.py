@@ -1,4 +1,4 @@
-"""The proofs of the generated project are not empty: code of tutorials fails where it does not."""
+"""Controls of the proofs: code from tutorials fails where the generated project does not."""
 
 from __future__ import annotations
 

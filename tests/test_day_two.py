@@ -14,7 +14,7 @@ pytestmark = pytest.mark.matrix
 
 PACKAGE = "notes_service"
 SOURCE = Path("src", PACKAGE)
-# The names of tables that tests once had to themselves.
+# Table names that tests once reserved.
 THINGS = '''"""The tables of things."""
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def test_make_check_passes_without_the_example(project: Path) -> None:
 
 
 def test_make_check_passes_with_a_feature(project: Path) -> None:
-    """`make check` passes beside the example with a feature, two tables and three migrations more."""
+    """`make check` passes with the example and another feature of two tables and three migrations."""
     add_feature(project, before="0001")
     app = project / SOURCE / "app.py"
     edit(app, '    "notes",\n', '    "notes",\n    "things",\n')

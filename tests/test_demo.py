@@ -14,7 +14,7 @@ from .conftest import copy_of_template
 from .processes import Answer, WebServer, run, serve
 
 MINUTES = 10  # for two environments to be made
-# Settings of something else, which a shell may hold: the demonstration is not to use them.
+# Settings of another program, which a shell may have: the demo must ignore them.
 FOREIGN = {
     "DATABASE_URL": "postgresql://somebody@127.0.0.1:9/else",
     "APP_ENV": "production",
@@ -96,7 +96,7 @@ def test_the_demo_installs_no_tools_and_they_are_added(clone: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_one_line(clone: Path) -> None:
-    """A port that is taken ends the demo with one line."""
+    """A port in use ends the demo with one line."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         bind = f"127.0.0.1:{taken.getsockname()[1]}"
         done = run("bin/demo", cwd=clone, status=1, timeout=60 * MINUTES, env={"WEB_BIND": bind})

@@ -128,7 +128,7 @@ def test_the_dockerfile_passes_hadolint(database: str, server: str, bake: Bake) 
     project = bake(database=database, server=server)
 
     run(BIN / "hadolint", "--failure-threshold", "style", "Dockerfile", cwd=project)
-    # Each stage begins with the same image, whose tag is not the one that moves most.
+    # Each stage begins with the same image, whose tag is not `latest` or the like.
     steps = instructions((project / "Dockerfile").read_text())
     assert steps[0] == ("ARG", "PYTHON=python:3.13-slim-trixie")
     assert [rest.split()[0] for name, rest in steps if name == "FROM"] == ["${PYTHON}"] * 2
@@ -245,7 +245,7 @@ def test_the_kubernetes_manifests_are_valid(
 
 @EACH_DATABASE
 def test_pods_may_do_nothing_but_serve(database: str, bake: Bake, tmp_path: Path) -> None:
-    """Pods have no privilege beyond serving, limits of resources, and the right probes."""
+    """Pods have no privilege beyond serving, resource limits, and the right probes."""
     file = rendered(bake(kubernetes=True, database=database), "production", tmp_path)
     documents = list(yaml.safe_load_all(file.read_text()))
     running = [document for document in documents if document["kind"] in {"Deployment", "Job"}]

@@ -1,4 +1,4 @@
-"""The commands of a project that add and remove a feature leave it whole, or unchanged."""
+"""The commands that add and remove a feature leave a project complete, or unchanged."""
 
 from __future__ import annotations
 
@@ -409,7 +409,7 @@ def test_an_unknown_feature_is_refused(name: str, installed: Path) -> None:
 
 @pytest.mark.matrix
 def test_work_that_git_lacks_is_named(project: Path) -> None:
-    """A removal names the files that git has not, or has otherwise."""
+    """A removal names the files that git does not have, or has in another version."""
     person = {f"GIT_{role}_{key}": "a" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
     run("git", "init", "--quiet", cwd=project)
     run("git", "add", "--all", cwd=project)

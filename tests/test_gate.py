@@ -29,7 +29,7 @@ from .conftest import (
 )
 from .processes import run, serve
 
-# Answers that are accepted, and that code and configuration could stumble over.
+# Valid answers that code and configuration could handle wrongly.
 AWKWARD: Answers = {
     "project_name": "The \"best\" of 'all' \\ \N{ROCKET}",
     "project_slug": "a" * 40,

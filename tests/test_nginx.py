@@ -199,7 +199,7 @@ MALFORMED = {
     "a length with a sign": HEAD + b"Content-Length: +%d\r\n\r\n" % len(CHUNKS) + CHUNKS,
     "a length in base 16": HEAD + b"Content-Length: 0x0\r\n\r\n" + INSIDE,
     "a huge length": HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n" + INSIDE,
-    "a coding nobody knows": HEAD + b"Transfer-Encoding: xchunked\r\n\r\n" + CHUNKS,
+    "an unknown coding": HEAD + b"Transfer-Encoding: xchunked\r\n\r\n" + CHUNKS,
     "two codings": HEAD + b"Transfer-Encoding: chunked, identity\r\n\r\n" + CHUNKS,
     "chunked twice": HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS,
     "a space before the colon": HEAD + b"Transfer-Encoding : chunked\r\n\r\n" + CHUNKS,
@@ -255,7 +255,7 @@ SLOW = {
 
 @pytest.mark.parametrize("start", SLOW.values(), ids=SLOW.keys())
 def test_slow_clients_stop_no_other(start: bytes, edge: Edge) -> None:
-    """Slow clients stop no other client, and are not dropped for it."""
+    """Slow clients block no other client, and none of them is dropped."""
     with ExitStack() as slow:
         held = [slow.enter_context(edge.connection(start)) for _ in range(200)]
         for _ in range(50):

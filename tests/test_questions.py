@@ -1,4 +1,4 @@
-"""Every answer either makes a project that works, or is refused in one line with nothing left on disk."""
+"""Every answer makes a project that works, or is rejected in one line with no file written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TEXTS = ("project_name", "description", "author")
 NAMES = ("project_slug", "package_name")
 PROMPTS = DEFAULTS["__prompts__"]
 
-# Every text question takes these.
+# Every text question accepts these.
 PLAIN = {
     "double quotes": 'so "called"',
     "single quotes": "it's",
@@ -80,7 +80,7 @@ PLAIN = {
     "closing braces": "a }} %} #} b",
     "line statement in the middle": "100 #% of it",
 }
-# No question takes these.
+# No question accepts these.
 REFUSED = {
     "empty": "",
     "spaces": "   ",
@@ -213,7 +213,7 @@ def test_a_bad_answer_is_refused_in_one_line_and_leaves_nothing(
         for field, label, text in BAD_ANSWERS
         # A line ends what is typed, spaces around it are dropped, and nothing is the default.
         if not re.search(r"[\n\r]", text) and text == text.strip() != ""
-        # The runner cannot type half a character.
+        # The runner cannot type an incomplete character.
         if "\ud800" not in text
     ],
 )
@@ -272,7 +272,7 @@ def test_any_other_text_arrives_as_it_was_written(text: str, given: bool, tmp_pa
     if given:
         result = ask(tmp_path, *(f"{name}={answer}" for name, answer in answers.items()))
     else:
-        # Who is asked gets the spaces around an answer taken away.
+        # A prompt strips the spaces around an answer.
         text = text.strip()
         result = ask(tmp_path, typed=typed_answers(**answers), hooks=False)
 

@@ -108,7 +108,7 @@ def test_the_version_is_the_same_everywhere(bake: Bake) -> None:
 
 
 def test_a_release_commits_and_tags(template: Path, env: dict[str, str], tmp_path: Path) -> None:
-    """It dates the unreleased entries, changes nothing but the version, and pushes nothing."""
+    """A release dates the unreleased entries, changes only the version, and pushes nothing."""
     days = {datetime.datetime.now(datetime.UTC).date()}
     release(template, env, "0.2.0")
     days.add(datetime.datetime.now(datetime.UTC).date())
@@ -136,7 +136,7 @@ def test_a_release_commits_and_tags(template: Path, env: dict[str, str], tmp_pat
     "version", ["", "1", "0.2", "v0.2.0", "0.2.0rc1", "0.2.0.1", "00.2.0", "0.\u0662.0", "0.1.0", "0.0.9"]
 )
 def test_a_bad_version_is_refused(version: str, template: Path, env: dict[str, str]) -> None:
-    """A version that is no version, or not newer, is refused with one line."""
+    """An invalid version, or one that is not newer, is rejected with one line."""
     before = state(template, env)
 
     assert_refused(release(template, env, version, status=2), "VERSION must be ")
@@ -153,7 +153,7 @@ def test_a_bad_version_is_refused(version: str, template: Path, env: dict[str, s
 def test_a_dirty_tree_is_refused(
     path: str, text: str, problem: str, template: Path, env: dict[str, str]
 ) -> None:
-    """A release holds no change that is not committed."""
+    """A release with uncommitted changes is rejected."""
     (template / path).write_text(text)
     before = state(template, env)
 
@@ -162,7 +162,7 @@ def test_a_dirty_tree_is_refused(
 
 
 def test_an_existing_tag_is_refused(template: Path, env: dict[str, str]) -> None:
-    """A tag is never moved."""
+    """A version whose tag exists is rejected: a tag never moves."""
     git(template, env, "tag", "v0.2.0")
     before = state(template, env)
 
@@ -172,7 +172,7 @@ def test_an_existing_tag_is_refused(template: Path, env: dict[str, str]) -> None
 
 @pytest.mark.parametrize("unreleased", ["", "\n### Added\n"], ids=["empty", "heading"])
 def test_an_empty_release_is_refused(unreleased: str, template: Path, env: dict[str, str]) -> None:
-    """A release has an entry, which the section of the release before cannot lend it."""
+    """A release without an entry is rejected, even if the release before has one."""
     empty = CHANGELOG.replace("\n### Added\n\n- A change.\n", unreleased)
     (template / "CHANGELOG.md").write_text(empty)
     commit_all(template, env)

@@ -1,4 +1,4 @@
-"""Which files a project has, and what holds for all of them."""
+"""The files of a project, and the rules for all of them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_an_answer_decides_about_files(answers: Answers, present: str, absent: s
 @each_combination
 @each_deployment
 def test_the_hook_removes_only_its_rows(answers: Answers, deployment: str, bake: Bake) -> None:
-    """Every file that a project lacks is one of a row, and a folder goes with its last file."""
+    """The hook removes only the files of its rows, and each folder that becomes empty."""
     project = bake(**answers | DEPLOYMENTS[deployment])
 
     removed = tree(bake(hooks=False)) - tree(project)
@@ -87,7 +87,7 @@ def test_the_hook_removes_only_its_rows(answers: Answers, deployment: str, bake:
 
 
 @each_combination
-def test_without_hooks_files_are_too_many_and_none_is_missing(answers: Answers, bake: Bake) -> None:
+def test_without_hooks_every_possible_file_is_present(answers: Answers, bake: Bake) -> None:
     """Without hooks, every combination has the same files, including all that it has with hooks."""
     assert tree(bake(hooks=False, **answers)) >= tree(bake(**answers))
     assert tree(bake(hooks=False, **answers)) == tree(bake(hooks=False))
@@ -121,7 +121,7 @@ def test_what_was_not_chosen_leaves_no_trace(answer: Answers, words: str, bake: 
 
 @each_deployment
 @each_combination
-def test_every_file_is_what_its_name_says(answers: Answers, deployment: str, bake: Bake) -> None:
+def test_every_file_parses(answers: Answers, deployment: str, bake: Bake) -> None:
     """Every Python, TOML, YAML, INI and shell file parses, for each combination of answers and deployment."""
     check_syntax(bake(**answers | DEPLOYMENTS[deployment]))
 
@@ -134,7 +134,7 @@ def test_no_jinja_is_left(answers: Answers, deployment: str, bake: Bake) -> None
 
 
 @each_combination
-def test_what_is_too_many_without_hooks_is_right_too(answers: Answers, bake: Bake) -> None:
+def test_surplus_files_without_hooks_are_valid(answers: Answers, bake: Bake) -> None:
     """Without hooks, the surplus files parse too, and no rendered file contains template syntax."""
     check_syntax(bake(hooks=False, **answers))
     check_no_jinja(bake(hooks=False, **answers))
@@ -152,7 +152,7 @@ def test_every_row_of_the_hook_decides_about_a_file(bake: Bake) -> None:
         assert any(not about & project for project in kept), row
 
 
-def test_every_pattern_of_what_is_copied_matches_a_file(bake: Bake) -> None:
+def test_every_copied_pattern_matches_a_file(bake: Bake) -> None:
     """The _copy_without_render patterns are those that the Jinja check skips, and each matches a file."""
     patterns = json.loads((ROOT / "cookiecutter.json").read_text())["_copy_without_render"]
 
@@ -161,14 +161,14 @@ def test_every_pattern_of_what_is_copied_matches_a_file(bake: Bake) -> None:
         assert list(bake().rglob(pattern)), pattern
 
 
-def test_python_never_asks_what_was_chosen() -> None:
+def test_python_files_have_no_jinja_blocks() -> None:
     """No Python file of the project folder contains a Jinja block, comment or line statement."""
     for path in RAW.rglob("*.py"):
         assert not re.search(r"\{[%#]|^\s*#%", path.read_text(), re.MULTILINE), path
 
 
 def test_no_blank_line_follows_a_control_line() -> None:
-    """No control line stands before a blank line: Jinja removes that, and a table takes in what follows."""
+    """No control line precedes a blank line, which Jinja removes: a table would take in the next line."""
     for path in files(RAW):
         lost = re.findall(r"^[ \t]*#%.*\n[ \t]*\n", path.read_text(encoding="utf-8"), re.MULTILINE)
         assert not lost, path
@@ -177,7 +177,7 @@ def test_no_blank_line_follows_a_control_line() -> None:
 @each_combination
 @each_deployment
 def test_every_table_ends_where_its_rows_end(answers: Answers, deployment: str, bake: Bake) -> None:
-    """Each table of each document is read as the rows that were written, and takes in no other line."""
+    """Each table of each document is parsed as its rows, without any other line."""
     for path in bake(**answers | DEPLOYMENTS[deployment]).rglob("*.md"):
         for table in tables(path.read_text(encoding="utf-8")):
             assert all(line.startswith("|") for line in table), (path, table)
@@ -190,7 +190,7 @@ def tables(text: str) -> list[list[str]]:
     return [lines[slice(*token.map)] for token in tokens if token.type == "table_open" and token.map]
 
 
-def test_nothing_of_a_tools_own_lies_in_the_template() -> None:
+def test_no_tool_leaves_a_file_in_the_project_folder() -> None:
     """The project folder of the template contains no bytecode, tool cache or virtual environment."""
     # cookiecutter would take it for a part of the project.
     assert not [path for path in RAW.rglob("*") if re.search(r"__pycache__|_cache$|\.venv|\.pyc$", path.name)]
@@ -268,7 +268,7 @@ def test_line_ends_are_those_of_unix(house: Path) -> None:
 
 
 def test_files_are_small(bake: Bake) -> None:
-    """Every file is small: 32,000 bytes, 60,000 in docs/ and 150,000 in requirements/ are too many."""
+    """Every file is smaller than 32,000 bytes, 60,000 in docs/ and 150,000 in requirements/."""
     for path in files(bake()):
         limit = {"requirements": 150_000, "docs": 60_000}.get(path.parent.name, 32_000)
         assert path.stat().st_size < limit, path

@@ -118,7 +118,7 @@ def test_following_the_tutorial_ends_with_a_green_check(followed: Path) -> None:
 
 
 def test_without_eager_loading_the_tutorials_test_fails(followed: Path) -> None:
-    """Without `selectinload` a page of books takes a statement for each author, and a test says so."""
+    """Without `selectinload` a page of books runs a statement for each author, and a test fails."""
     edit(followed / SOURCE / "books" / "service.py", EAGER, "")
 
     command = (".venv/bin/pytest", "tests/books/test_relation.py")

@@ -64,7 +64,7 @@ def commit_all(tool: Tool, folder: Path, message: str) -> None:
 
 
 def make_project(tool: Tool, template: Path, answers: dict[str, str], out: Path) -> Path:
-    """Make a project of the template's newest version, in a repository of its own."""
+    """Make a project of the template's newest version, in its own repository."""
     out.mkdir()
     tool("cruft", "create", template, "--no-input", "--extra-context", json.dumps(answers), cwd=out)
     (project,) = out.iterdir()

@@ -85,7 +85,7 @@ def test_a_finding_names_place_word_and_suggestion(text: str, line: int, word: s
     ],
 )
 def test_text_without_a_listed_word_passes(text: str, tmp_path: Path) -> None:
-    """A technical use, a part of a longer word and an address are no findings."""
+    """A technical term, a part of a longer word and an address are not findings."""
     assert check(write(tmp_path, a_py=text), BASELINE, ".") == []
 
 
@@ -140,7 +140,7 @@ def test_the_baseline_shrinks_and_does_not_grow(tmp_path: Path) -> None:
 
 
 def test_a_larger_baseline_passes_unless_exact(tmp_path: Path) -> None:
-    """Answers remove lines of a file, so a project can have fewer findings than the template."""
+    """A project can have fewer findings than the template, because answers remove lines."""
     write(tmp_path, a_txt="nobody\n")
     check(tmp_path, "--update", BASELINE, ".")
     write(tmp_path, a_txt="\n")
@@ -160,7 +160,7 @@ def test_the_list_is_a_dictionary() -> None:
 
 @pytest.mark.parametrize("answers", [*COMBINATIONS, EVERYTHING], ids=name_of)
 def test_a_project_passes_its_own_check(answers: Answers, bake: Bake, tmp_path: Path) -> None:
-    """The template's baseline allows what any project has."""
+    """The template's baseline allows the findings of every project."""
     project = with_tools(Path(shutil.copytree(bake(**answers), tmp_path / "project")))
 
     assert run("bin/words", cwd=project).stdout == ""

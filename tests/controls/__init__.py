@@ -1,1 +1,1 @@
-"""The same provocations against code as tutorials have it: here the failures do happen."""
+"""The provocations of the proofs against code from tutorials, in which the failures do happen."""

@@ -18,7 +18,7 @@ from .databases import PROJECT, SAMPLE, Databases
 from .fixtures import make_settings
 from .sample.app import create_app
 
-# Only a server on the other side of a network can fail as these tests need it.
+# Only a server across a network can fail in the way that these tests need.
 ABOUT_POSTGRESQL = [
     "database/test_embedded_postgresql.py",
     "database/test_migration_locks.py",
@@ -27,7 +27,7 @@ ABOUT_POSTGRESQL = [
     "database/test_postgresql_settings.py",
     "test_notebook_postgresql.py",
 ]
-# A project that was made without the template's hook has the tests of parts that it lacks.
+# A project generated without the template's hook has tests of parts that it lacks.
 ABOUT_PACKAGES = {
     "opentelemetry": ["observability/test_tracing.py"],
     "gunicorn": ["serving/test_gunicorn_conf.py"],

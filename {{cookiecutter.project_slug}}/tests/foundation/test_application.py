@@ -130,7 +130,7 @@ def test_a_feature_without_a_blueprint_is_an_error(package: str, name: str) -> N
 
 
 def test_the_failing_import_of_a_feature_is_raised(package: str) -> None:
-    """An import that fails inside of a feature is raised as it is."""
+    """An import error inside a feature is raised unchanged."""
     with pytest.raises(ModuleNotFoundError, match="no_such_module"):
         application.load_features(package, ["broken"])
 

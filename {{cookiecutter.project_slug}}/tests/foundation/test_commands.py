@@ -95,7 +95,7 @@ def test_the_commands_are_listed(project: Project, settings: dict[str, str]) -> 
 
 
 def test_wrong_arguments_exit_with_2(project: Project, settings: dict[str, str]) -> None:
-    """Wrong arguments and an unknown command exit with 2 and one line about them."""
+    """Invalid arguments and an unknown command exit with 2 and one line with the reason."""
     missing = flask(project, settings, "add", status=2)
     unknown = flask(project, settings, "sow", status=2)
 
@@ -112,7 +112,7 @@ def test_a_wrong_setting_exits_with_78(project: Project, settings: dict[str, str
 
 
 def test_servers_do_not_import_commands(app: Flask) -> None:
-    """The modules of commands are imported when a command is looked for, and not before."""
+    """The modules of commands are imported only when a command is looked up."""
     assert isinstance(app.cli, Commands)
     assert app.cli.package == app.import_name
 

@@ -57,10 +57,10 @@ def test_all_problems_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("WEB_THREADS", "many")
     monkeypatch.setenv("LOG_LEVL", "debug")
 
-    told = problems()
+    lines = problems()
 
-    assert [line.split()[0] for line in told] == ["DATABASE_URL", "SECRET_KEY", "WEB_THREADS", "LOG_LEVL"]
-    assert not any("\n" in line for line in told)
+    assert [line.split()[0] for line in lines] == ["DATABASE_URL", "SECRET_KEY", "WEB_THREADS", "LOG_LEVL"]
+    assert not any("\n" in line for line in lines)
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "SECRET_KEY"])
@@ -110,11 +110,11 @@ def test_a_configuration_error_reveals_no_secret(
     with pytest.raises(SystemExit):
         configuration.load_or_exit(ServiceSettings)
 
-    told = [str(caught.value), repr(caught.value), *traceback.format_exception(caught.value)]
-    told += [str(caught.value.__context__), *capsys.readouterr()]
-    assert "DATABASE_URL" in told[0]
-    assert "SECRET_KEY" in told[0]
-    assert not any(PASSWORD in text or "hunter2" in text for text in told)
+    shown = [str(caught.value), repr(caught.value), *traceback.format_exception(caught.value)]
+    shown += [str(caught.value.__context__), *capsys.readouterr()]
+    assert "DATABASE_URL" in shown[0]
+    assert "SECRET_KEY" in shown[0]
+    assert not any(PASSWORD in text or "hunter2" in text for text in shown)
 
 
 @pytest.mark.usefixtures("postgresql_driver")
@@ -189,9 +189,9 @@ def test_a_database_that_cannot_work_is_refused(
     """A database URL that cannot work is rejected with the reason."""
     monkeypatch.setenv("DATABASE_URL", url)
 
-    (told,) = problems()
+    (problem,) = problems()
 
-    assert told.startswith(f"DATABASE_URL {reason}")
+    assert problem.startswith(f"DATABASE_URL {reason}")
 
 
 def test_a_database_whose_driver_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,9 +243,9 @@ def test_a_value_that_cannot_work_is_refused_by_its_name(
     """A value that cannot work is rejected with the name of its variable."""
     monkeypatch.setenv(name, value)
 
-    (told,) = problems()
+    (problem,) = problems()
 
-    assert told.startswith(f"{name} ")
+    assert problem.startswith(f"{name} ")
 
 
 @pytest.mark.parametrize(
@@ -305,9 +305,9 @@ def test_a_variable_of_another_program_is_ignored(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("DATABASE_URL")
     monkeypatch.setenv(name, "1")
 
-    (told,) = problems()
+    (problem,) = problems()
 
-    assert told.startswith("DATABASE_URL is missing")
+    assert problem.startswith("DATABASE_URL is missing")
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -411,9 +411,9 @@ def test_a_trusted_host_is_a_name(monkeypatch: pytest.MonkeyPatch, value: str) -
     """A trusted host that is not a plain host name is rejected."""
     monkeypatch.setenv("TRUSTED_HOSTS", value)
 
-    (told,) = problems()
+    (problem,) = problems()
 
-    assert told.startswith("TRUSTED_HOSTS is not a list of names")
+    assert problem.startswith("TRUSTED_HOSTS is not a list of names")
 
 
 def test_trusted_hosts_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,9 +461,9 @@ def test_metrics_are_served_over_tcp(monkeypatch: pytest.MonkeyPatch, value: str
     """METRICS_BIND must be a host and a fixed port."""
     monkeypatch.setenv("METRICS_BIND", value)
 
-    (told,) = problems()
+    (problem,) = problems()
 
-    assert told.startswith("METRICS_BIND is not host:port")
+    assert problem.startswith("METRICS_BIND is not host:port")
 
 
 @pytest.mark.parametrize(
@@ -490,9 +490,9 @@ def test_production_does_not_start_with_debug(monkeypatch: pytest.MonkeyPatch, v
     """Production does not start with FLASK_DEBUG enabled."""
     monkeypatch.setenv("FLASK_DEBUG", value)
 
-    (told,) = problems()
+    (problem,) = problems()
 
-    assert told.startswith("FLASK_DEBUG shows clients tracebacks")
+    assert problem.startswith("FLASK_DEBUG shows clients tracebacks")
 
 
 @pytest.mark.parametrize("value", ["", "0", "False", "no"])
@@ -520,10 +520,10 @@ def test_production_does_not_start_with_a_guessable_key(monkeypatch: pytest.Monk
     """Production does not start with a SECRET_KEY that can be guessed, and the error does not repeat it."""
     monkeypatch.setenv("SECRET_KEY", key)
 
-    (told,) = problems()
+    (problem,) = problems()
 
-    assert told.startswith("SECRET_KEY can be guessed: make one with")
-    assert key not in told
+    assert problem.startswith("SECRET_KEY can be guessed: make one with")
+    assert key not in problem
 
 
 @pytest.mark.usefixtures("postgresql_driver")
@@ -544,9 +544,9 @@ def test_production_needs_a_password_for_a_remote_database(monkeypatch: pytest.M
     """Production does not start with a remote database that needs no password."""
     monkeypatch.setenv("DATABASE_URL", url)
 
-    (told,) = problems()
+    (problem,) = problems()
 
-    assert told.startswith("DATABASE_URL names another machine's database and no password")
+    assert problem.startswith("DATABASE_URL names another machine's database and no password")
 
 
 @pytest.mark.usefixtures("postgresql_driver")
@@ -555,9 +555,9 @@ def test_the_drivers_own_variables_name_the_host(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DATABASE_URL", "postgresql://notes@/notes")
     monkeypatch.setenv("PGHOST", "/run/postgresql,db.example.com")
 
-    (told,) = problems()
+    (problem,) = problems()
 
-    assert told.startswith("DATABASE_URL names another machine's database and no password")
+    assert problem.startswith("DATABASE_URL names another machine's database and no password")
 
 
 @pytest.mark.usefixtures("postgresql_driver")
@@ -594,9 +594,9 @@ def test_a_collector_has_an_address_of_http(monkeypatch: pytest.MonkeyPatch, val
     """The endpoint of a collector must be an HTTP URL."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", value)
 
-    (told,) = problems()
+    (problem,) = problems()
 
-    assert told.startswith("OTEL_EXPORTER_OTLP_ENDPOINT is not the address of a collector")
+    assert problem.startswith("OTEL_EXPORTER_OTLP_ENDPOINT is not the address of a collector")
 
 
 @pytest.mark.parametrize(
@@ -606,10 +606,10 @@ def test_a_dsn_names_a_key_and_a_project(monkeypatch: pytest.MonkeyPatch, value:
     """A Sentry DSN must name a key and a project, and the error does not repeat it."""
     monkeypatch.setenv("SENTRY_DSN", value)
 
-    (told,) = problems()
+    (problem,) = problems()
 
-    assert told.startswith("SENTRY_DSN is not a DSN")
-    assert value not in told.split("such as")[0]
+    assert problem.startswith("SENTRY_DSN is not a DSN")
+    assert value not in problem.split("such as")[0]
 
 
 @pytest.mark.parametrize(
@@ -627,9 +627,9 @@ def test_telemetry_without_its_package_is_refused(
     monkeypatch.setenv(name, value)
     monkeypatch.setitem(sys.modules, module, None)
 
-    (told,) = problems()
+    (problem,) = problems()
 
-    assert told.startswith(f"{name} needs ")
+    assert problem.startswith(f"{name} needs ")
 
 
 def test_development_may_have_debug(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_many_threads_load_it_once() -> None:
 
 
 def test_a_failed_load_is_raised_and_repeated() -> None:
-    """An error of the load reaches the caller, and the next call loads again."""
+    """An error while loading reaches the caller, and the next call loads again."""
     errors = [LookupError("no file yet")]
 
     @loaded_once

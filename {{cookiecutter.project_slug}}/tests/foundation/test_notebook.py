@@ -128,7 +128,7 @@ def test_a_session_is_refused_after_its_block(use: Callable[[Any], None], write:
 
 @pytest.mark.usefixtures("database")
 def test_a_session_without_a_block_is_refused() -> None:
-    """`s = session()` is no session: its use is an error that shows the block, also for a later cell."""
+    """The use of `session()` without a block is an error that shows the block, also in a later cell."""
     s: Any = session()
 
     assert not hasattr(s, "_repr_html_")
@@ -190,7 +190,7 @@ def test_a_missing_url_is_named() -> None:
 
 
 def test_a_reading_cell_does_not_block_the_service(sqlite: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On SQLite, which has one writer at a time, a cell that only reads keeps no other one from writing."""
+    """On SQLite, which has one writer at a time, a cell that only reads blocks no writer."""
     monkeypatch.setenv("DATABASE_URL", sqlite.sampled())
 
     with session() as reads:

@@ -79,7 +79,7 @@ def test_modules_that_are_no_models_are_not_imported(make: Make) -> None:
 @pytest.mark.parametrize("file", ["orders/models.py", "orders/__init__.py", "shop/orders/__init__.py"])
 @pytest.mark.parametrize("error", ["ImportError", "ModuleNotFoundError", "LookupError"])
 def test_an_error_of_an_import_is_raised(make: Make, file: str, error: str) -> None:
-    """An error while a module of models, or a package around it, is imported is raised, not swallowed."""
+    """An error during the import of a module of models, or of a package around it, is raised."""
     package = make({"orders/models.py": "", file: f"raise {error}('a missing library')"})
 
     with pytest.raises((ImportError, LookupError), match="a missing library"):
@@ -101,7 +101,7 @@ def test_a_timestamp_is_read_in_utc(stored: datetime) -> None:
 
 
 def test_a_timestamp_without_a_zone_is_refused() -> None:
-    """A naive timestamp is refused with an error that names the cure."""
+    """A naive timestamp is rejected with an error that names the fix."""
     with pytest.raises(ValueError, match=r"has no time zone: use datetime\.now\(UTC\)"):
         UTCDateTime().process_bind_param(NOON.replace(tzinfo=None), sqlite.dialect())
 

@@ -34,7 +34,7 @@ def left(session: Session) -> list[str]:
 def test_old_keys_are_deleted_in_batches(
     app: Flask, session: Session, monkeypatch: pytest.MonkeyPatch, arguments: list[str], kept: list[str]
 ) -> None:
-    """All keys older than a day, or than the hours that are named, are deleted; any younger one is kept."""
+    """All keys older than a day, or than `--hours`, are deleted, and younger ones are kept."""
     monkeypatch.setattr(commands, "BATCH", 2)
     add_keys(session, 0, 23, 24, 25, 48, 49, 1000)
 
@@ -56,7 +56,7 @@ def test_a_batch_is_bounded(session: Session) -> None:
 def test_a_request_after_the_deletion_runs_again(
     app: Flask, client: FlaskClient, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key that was deleted is a new one."""
+    """A request with a deleted key runs again."""
     headers = {"Idempotency-Key": "k"}
     first = client.post("/samples", json={"text": "pen"}, headers=headers)
     assert client.post("/samples", json={"text": "pen"}, headers=headers).data == first.data

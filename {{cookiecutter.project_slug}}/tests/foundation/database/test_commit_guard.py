@@ -265,7 +265,7 @@ HONEST: dict[str, tuple[Work, list[str]]] = {
     "read": (read, ["kept"]),
     "read by a CTE": (execute(LOCKING_READ[wanted()]), ["kept"]),
     "commit": (commit, ["kept", "new"]),
-    "commit by hand": (commit_by_hand, ["changed"]),
+    "explicit commit": (commit_by_hand, ["changed"]),
     "read after the commit": (read_after_the_commit, ["kept", "new"]),
     "rollback": (roll_back, ["kept"]),
     "same value": (set_the_same_value, ["kept"]),
@@ -516,7 +516,7 @@ def test_a_problem_inside_a_transaction_rolls_back(build: Callable[..., Flask], 
 
 
 def test_a_problem_after_a_transaction_keeps_it(own_app: Flask) -> None:
-    """A commit before a problem is returned or raised is kept: a counter of failed logins."""
+    """A commit before a problem is returned or raised is kept, such as a counter of failed logins."""
 
     def count_failure() -> Response:
         with transaction() as session:
@@ -601,7 +601,7 @@ def write_temporary_table(session: Session) -> None:
 
 @pytest.mark.parametrize("work", [roll_back_savepoint, write_temporary_table])
 def test_what_cannot_be_committed_is_not_forgotten(own_app: Flask, work: Work) -> None:
-    """A SAVEPOINT that was rolled back and a temporary table are no forgotten commit."""
+    """A SAVEPOINT that was rolled back, and a temporary table, do not count as a forgotten commit."""
     serve(own_app, work)
 
     assert own_app.test_client().post("/work").status_code == 201

@@ -1,4 +1,4 @@
-"""A migration that the previous release would not survive is named, until it is changed or marked."""
+"""A migration that breaks the previous release is a problem until it is changed or marked."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_what_squawk_cannot_read_hides_nothing(folder: Path) -> None:
 
 
 def test_a_broken_configuration_ends_the_check(folder: Path) -> None:
-    """Rules that squawk does not know end the check with its message."""
+    """A rule that squawk does not know ends the check with squawk's message."""
     add(folder, 'op.drop_table("notes")')
     (folder / ".squawk.toml").write_text('excluded_rules = ["foundation-unknown"]\n')
 
@@ -153,7 +153,7 @@ def test_a_broken_configuration_ends_the_check(folder: Path) -> None:
 
 
 def test_what_is_no_sql_must_be_marked(folder: Path) -> None:
-    """A migration that reads the database can't be checked: it is marked as a whole."""
+    """A migration that reads the database can't be checked, and has to be marked as a whole."""
     reading = "op.get_bind().execute(sa.text('SELECT 1')).all()"
     add(folder, reading)
     assert [statement for statement, _ in check()] == ["upgrade()"]

@@ -387,7 +387,7 @@ def test_nothing_is_downgraded_below_the_first_revision(url: str, sample_migrati
 
 
 def test_a_database_that_cannot_be_opened_is_one_line(tmp_path: Path, sample_migrations: Path) -> None:
-    """A file in a folder that does not exist is one line, not a traceback."""
+    """A database file in a missing folder causes one line, not a traceback."""
     line = refused(f"sqlite:///{tmp_path}/missing/service.db", sample_migrations)
 
     assert line == "migrations: DATABASE_URL's database can't be used: unable to open database file"

@@ -1,4 +1,4 @@
-"""Migrations on PostgreSQL alone: its types, its enums, and a server that refuses."""
+"""Migrations on PostgreSQL only: its types, its enums, and servers that reject the connection."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_enum_gains_values(tmp_path: Path, postgresql: PostgreSQL) -> None:
 
 
 def test_a_server_that_refuses_is_one_line(postgresql: PostgreSQL, sample_migrations: Path) -> None:
-    """A server that is away, an unknown role and an unknown database are one line each."""
+    """An unreachable server, an unknown role and an unknown database cause one line each."""
     empty = make_url(postgresql.empty())
     wrong = {
         "Connection refused": empty.set(host="127.0.0.1", port=free_port(), query={}),
@@ -79,7 +79,7 @@ def test_a_server_that_refuses_is_one_line(postgresql: PostgreSQL, sample_migrat
 
 
 def test_a_role_without_create_is_one_line(postgresql: PostgreSQL, sample_migrations: Path) -> None:
-    """A role that may not create tables in the schema is one line with the reason."""
+    """A role that may not create tables in the schema causes one line with the reason."""
     url = make_url(postgresql.empty())
     role = f"{url.database}_role"
     with engine_on(url.render_as_string(hide_password=False)) as engine, engine.begin() as connection:

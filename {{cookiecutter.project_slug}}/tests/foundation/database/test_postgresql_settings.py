@@ -76,7 +76,7 @@ def test_a_database_without_an_encoding_returns_text(postgresql: PostgreSQL, bui
 
 
 def test_a_role_that_may_not_read_the_revision_is_told(postgresql: PostgreSQL, build: Build) -> None:
-    """Readiness names the missing grant, and does not say that the database is away."""
+    """Readiness names the missing grant, and does not report the database as unreachable."""
     url = postgresql.sampled()
     role = f"role_of_{make_url(url).database}"
     postgresql.run(f"CREATE ROLE {role}", f"ALTER DATABASE {name_of(url)} SET role = '{role}'")
@@ -213,7 +213,7 @@ def test_a_parameter_without_effect_is_refused(parameter: str, reason: str) -> N
 def test_a_value_that_libpq_refuses_is_refused_at_startup(
     monkeypatch: pytest.MonkeyPatch, parameters: str, variables: dict[str, str], reason: str | None
 ) -> None:
-    """A value that would end every connection is refused at startup, with the reason that libpq gives."""
+    """A value with which no connection can be opened is rejected at startup, with libpq's reason."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     url = f"postgresql://user:own@/name?{parameters}"
@@ -226,14 +226,14 @@ def test_a_value_that_libpq_refuses_is_refused_at_startup(
 
 
 def test_options_are_refused_behind_a_pooler() -> None:
-    """A pooler rejects options, so they are refused at startup, with what to do."""
+    """Options, which a pooler rejects, are rejected at startup with the fix."""
     with pytest.raises(ValidationError, match=r"ALTER ROLE … SET search_path"):
         make_settings("postgresql://host/name?options=-csearch_path%3Da", database_pool="external")
 
 
 @pytest.mark.parametrize("deadline", ["0", "2s"])
 def test_the_doctor_finds_a_role_without_a_deadline(postgresql: PostgreSQL, deadline: str) -> None:
-    """Behind a pooler the doctor looks whether the role, or the database, ends slow statements."""
+    """Behind a pooler the doctor checks that the role, or the database, has a statement timeout."""
     url = postgresql.sampled()
     postgresql.run(f"ALTER DATABASE {name_of(url)} SET statement_timeout = '{deadline}'")
 

@@ -115,7 +115,7 @@ class FoundationPart(OwnBase):
 
 
 def test_every_model_that_is_numbered_has_it(each_databases: Databases) -> None:
-    """Tables of every kind can be made, and those whose ids SQLite gives are numbered once."""
+    """Tables of every kind can be created, and those whose ids come from SQLite have AUTOINCREMENT."""
     engine = sa.create_engine(each_databases.empty())
     OwnBase.metadata.create_all(engine)
     engine.dispose()
@@ -156,7 +156,7 @@ def test_a_rebuilt_table_goes_on(sqlite: SQLite, workshop: Workshop, deletion: s
 
 @pytest.fixture
 def old(sqlite: SQLite, workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A database from before, whose tables lack it; the program works on it."""
+    """An older database, whose tables lack AUTOINCREMENT; the program works on it."""
     url = sqlite.empty()
     ids(url, OLD)
     settings = make_settings(url)
@@ -168,7 +168,7 @@ def old(sqlite: SQLite, workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> 
 def test_older_tables_get_it_by_a_migration(
     old: str, workshop: Workshop, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The program writes a migration for each table that lacks it, and for no other; rows and keys stay."""
+    """The program writes a migration for the tables that lack AUTOINCREMENT only; rows and keys stay."""
     assert row_ids.main() == 0
 
     (file,) = workshop.files()

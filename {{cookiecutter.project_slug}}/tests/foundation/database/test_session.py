@@ -1,4 +1,4 @@
-"""One session for each context, explicit commits, and an end that always comes."""
+"""One session for each context, explicit commits, and a session that always ends."""
 
 from __future__ import annotations
 
@@ -395,7 +395,7 @@ def test_the_end_of_a_context_without_a_session_opens_none(own_app: Flask) -> No
 
 
 def query(*args: object, **kwargs: object) -> None:
-    """Open a session, where none is expected any more."""
+    """Open a session after the context has ended its own."""
     db.session.execute(text("SELECT 1"))
 
 

@@ -1,4 +1,4 @@
-"""Pages of other origins: which ones may read responses, and every response says so."""
+"""Pages of other origins read the responses that they may, refusals included."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_preflight_precedes_everything(listed: FlaskClient) -> None:
 
 @pytest.mark.parametrize("names", ["a b", "a;b", "é", "a,,b", "a" + ",b" * 3 + ","])
 def test_a_preflight_repeats_only_names(listed: FlaskClient, names: str) -> None:
-    """Something else than names of headers is not repeated."""
+    """Text that is not a header name is not repeated."""
     headers = {
         "Origin": PAGE,
         "Access-Control-Request-Method": "POST",
@@ -166,7 +166,7 @@ WRONG += ["http://localhost:80", "https://*.example.com", f"*,{PAGE}", "ftp://ex
 
 @pytest.mark.parametrize("origins", WRONG)
 def test_an_origin_that_no_browser_sends_is_refused(origins: str) -> None:
-    """A list with something that is no origin as browsers send it is refused."""
+    """A list with an origin that no browser sends is rejected."""
     with pytest.raises(ValidationError, match=r"origin"):
         make_settings("sqlite:////tmp/x.db", cors_origins=origins)
 

@@ -22,7 +22,7 @@ def applied(peer: str, trusted: str = "10.0.0.0/8,127.0.0.1,::1", **headers: str
     "peer", [PROXY, f"::ffff:{PROXY}", "::FFFF:0a00:0007", "127.0.0.1", "::ffff:127.0.0.1", ""]
 )
 def test_a_proxy_is_trusted_in_every_spelling(peer: str) -> None:
-    """A trusted peer is found in the form of IPv6 that a dual-stack socket gives, too."""
+    """A trusted peer is also recognised in the IPv6 form that a dual-stack socket returns."""
     assert applied(peer, HTTP_X_FORWARDED_FOR=CLIENT)[:2] == (True, CLIENT)
 
 
@@ -66,13 +66,13 @@ def test_the_client_is_found_in_every_spelling(forwarded: str, client: str) -> N
     ],
 )
 def test_the_scheme_is_that_of_the_nearest_proxy(forwarded: str, scheme: str) -> None:
-    """Of several schemes the last one counts: a client may have written the first."""
+    """Of several schemes the last one counts, because a client may have sent the first."""
     assert applied(PROXY, HTTP_X_FORWARDED_PROTO=forwarded)[2] == scheme
 
 
 @pytest.mark.parametrize("header", ["HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_SSL"])
 def test_uwsgi_takes_no_scheme_from_another_peer(header: str) -> None:
-    """uWSGI sets https for any peer that says so, and the layer takes it back."""
+    """uWSGI accepts https from any peer, and the layer undoes that."""
     environ: dict[str, Any] = {
         "uwsgi.version": b"2",
         "REMOTE_ADDR": CLIENT,

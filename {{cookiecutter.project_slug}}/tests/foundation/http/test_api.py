@@ -65,7 +65,7 @@ def cancel(order_id: int) -> None:
 
 @operation()
 def export() -> Response:
-    """Return something else than a model."""
+    """Return something other than a model."""
     return Response("name,total", 202, mimetype="text/csv")
 
 
@@ -235,7 +235,7 @@ def test_a_query_of_too_many_values_is_refused(client: FlaskClient) -> None:
 
 
 def test_an_operation_may_take_more_values() -> None:
-    """An operation for long lists takes as many values as it names."""
+    """An operation for long lists accepts as many values as its `most_values`."""
     app = Flask("numbers")
     errors.init_app(app)
 

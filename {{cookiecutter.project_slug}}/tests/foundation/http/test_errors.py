@@ -305,9 +305,9 @@ INTERNAL = [
 @pytest.mark.parametrize("name", [name for name in FAILURES if name != "own-problem"])
 def test_no_failure_reveals_internals(app: Flask, name: str) -> None:
     """The response to a failure reveals no SQL, path, exception or secret."""
-    told = app.test_client().get(f"/fail/{name}").text
+    body = app.test_client().get(f"/fail/{name}").text
 
-    assert not [word for word in INTERNAL if word in told]
+    assert not [word for word in INTERNAL if word in body]
 
 
 @pytest.mark.parametrize("name", FAILURES)

@@ -109,8 +109,8 @@ def test_readyz_names_the_schema_of_an_empty_database(
     """On an empty database readiness returns 503 and names the revision that the code needs."""
     response = service(each_databases.empty()).test_client().get("/readyz")
 
-    told = assert_not_ready(response, "schema")
-    assert told == "The schema is at nothing, this code needs 0001: run the migrations."
+    detail = assert_not_ready(response, "schema")
+    assert detail == "The schema is at nothing, this code needs 0001: run the migrations."
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The document matches the service, and its page needs nothing else."""
+"""The document matches the service, and its page loads nothing from another host."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_the_document_does_not_change_between_requests(app: Flask, described: Sc
 
 
 def test_the_page_names_no_other_host(client: FlaskClient) -> None:
-    """The page and the script name no other host, and everything that they load is there."""
+    """The page and the script name no other host, and the service serves everything that they load."""
     page = client.get("/docs").text
     loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
 
@@ -219,7 +219,7 @@ def test_the_page_runs_only_scripts_of_the_service(client: FlaskClient) -> None:
 
 
 def test_the_page_can_be_turned_off(own_databases: Databases) -> None:
-    """With API_DOCS=off there is no page, nothing leads there, and the document stays."""
+    """With API_DOCS=off there is no page and no redirect to it, but the document stays."""
     app = create_app(make_settings(own_databases.sampled(), api_docs="off"))
     client = app.test_client()
 

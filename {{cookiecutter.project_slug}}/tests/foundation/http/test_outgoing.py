@@ -92,7 +92,7 @@ def close(handler: BaseHTTPRequestHandler) -> None:
 
 
 def test_a_service_that_does_not_answer_is_a_504(make: Make, service: Service) -> None:
-    """After the deadline the request has failed, and no thread waits any longer."""
+    """The request fails at the deadline, and no thread waits longer."""
 
     def wait(handler: BaseHTTPRequestHandler) -> None:
         service.ended.wait()
@@ -106,7 +106,7 @@ def test_a_service_that_does_not_answer_is_a_504(make: Make, service: Service) -
 
 
 def test_a_body_that_never_ends_is_a_504(make: Make, service: Service) -> None:
-    """Every piece of the body comes in time, and the deadline counts for all of them together."""
+    """The deadline limits the whole body, even if each piece comes in time."""
 
     def drip(handler: BaseHTTPRequestHandler) -> None:
         reply(200, Content_Length="1000000")(handler)
@@ -125,7 +125,7 @@ def test_a_body_that_never_ends_is_a_504(make: Make, service: Service) -> None:
 
 
 def test_a_service_that_cannot_be_reached_is_a_502(make: Make) -> None:
-    """Without a connection the request has failed, whatever its method."""
+    """Without a connection a request of any method fails with 502."""
     unreachable = make(f"http://127.0.0.1:{free_port()}", seconds=LONG)
 
     for method in ("GET", "POST"):
@@ -145,7 +145,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("first", BROKEN.values(), ids=BROKEN)
 def test_a_read_is_sent_again(make: Make, service: Service, first: Reply) -> None:
-    """A GET is repeated once after a broken connection, or an answer that invites it."""
+    """A GET is retried once after a broken connection, or a response that invites a retry."""
     service.replies = [first, reply(200)]
 
     assert make(service.url, seconds=LONG).get("/").status_code == 200
@@ -184,7 +184,7 @@ def test_attempts_are_bounded(make: Make, service: Service) -> None:
 
 
 def test_no_attempt_waits_beyond_the_deadline(make: Make, service: Service) -> None:
-    """A Retry-After that is longer than what is left is not waited for."""
+    """A Retry-After beyond the deadline is not waited for."""
     service.replies = [reply(503, Retry_After="3600")]
 
     assert make(service.url, seconds=LONG).get("/").status_code == 503

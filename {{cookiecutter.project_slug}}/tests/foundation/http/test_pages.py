@@ -84,7 +84,7 @@ class TextQuery(PageQuery):
 
 
 def test_the_pages_beside_keep_the_other_parameters(app: Flask) -> None:
-    """The paths of other pages have the parameters that the feature adds."""
+    """The paths of other pages keep the parameters that the feature adds."""
     found: KeysetSlice[Any] = KeysetSlice(
         [], KeysetPosition(b"[1]", "after"), KeysetPosition(b"[2]", "before")
     )

@@ -107,7 +107,7 @@ def test_a_query_of_another_type_is_refused(client: FlaskClient, query: str) -> 
 
 
 def test_a_list_of_models_is_a_body_and_an_answer(client: FlaskClient) -> None:
-    """A body may be a list, and an answer a map of optional values."""
+    """A body may be a list, and a response a map of optional values."""
     shapes = [{"kind": "square", "side": 2.0}]
 
     assert client.put("/catalogue/shapes/0/first", json=shapes).json == {"first": shapes[0]}

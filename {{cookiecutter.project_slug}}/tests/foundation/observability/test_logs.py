@@ -200,7 +200,7 @@ LONG: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", LONG)
 def test_no_line_is_longer_than_a_pipe_takes(name: str) -> None:
-    """A JSON line has 4,096 bytes at most, its line break included, and says what was cut."""
+    """A JSON line has 4,096 bytes at most, its line break included, and is marked if it was cut."""
     message, extra = LONG[name]
     record = log.makeRecord("owner", logging.INFO, __file__, 1, message, (), None, extra=extra)
 
@@ -254,7 +254,7 @@ def test_the_exception_of_a_long_message_is_named() -> None:
 
 
 def test_text_for_people_is_not_cut() -> None:
-    """A line for people is as long as it is."""
+    """A line in text format is not cut."""
     record = log.makeRecord("owner", logging.INFO, __file__, 1, "x" * 10_000, (), None)
 
     assert "x" * 10_000 in formatter("text").format(record)

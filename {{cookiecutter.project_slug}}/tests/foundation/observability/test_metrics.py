@@ -191,7 +191,7 @@ def test_a_child_that_ran_no_fork_hook_has_its_own_slot(folder: Path, metrics: A
 
 
 def test_a_process_continues_in_the_files_of_an_ended_one(folder: Path, metrics: Any) -> None:
-    """There are never more sets of files than processes at one time."""
+    """There are never more sets of files than concurrent processes."""
     for _ in range(5):
         in_child(lambda: answer(metrics))
 
@@ -244,7 +244,7 @@ def test_a_child_keeps_no_slot_of_an_ended_parent(folder: Path, metrics: Any) ->
 
 
 def test_a_removed_folder_is_made_again(folder: Path, metrics: Any) -> None:
-    """A process whose slot was there answers uncounted, and leaves the files of the next one alone."""
+    """A process whose slot was removed responds without counting, and leaves the next one's files alone."""
     shutil.rmtree(folder)
 
     answer(metrics)
@@ -258,7 +258,7 @@ def test_a_removed_folder_is_made_again(folder: Path, metrics: Any) -> None:
 def test_an_unusable_folder_fails_no_request_and_is_logged_once(
     tmp_path: Path, folder: Path, metrics: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing can be written where a file has the folder's name."""
+    """A file in place of the folder fails no request, and is logged once."""
     shutil.rmtree(folder)
     folder.touch()
 
@@ -310,7 +310,7 @@ def test_a_full_disk_fails_no_request_that_defines_a_metric(folder: Path, metric
 
 
 def test_files_have_all_their_blocks(folder: Path, metrics: Any) -> None:
-    """A page of a mapped file that has no block ends its process by SIGBUS when the disk is full."""
+    """Files have all blocks: on a full disk, a mapped page without one would end the process by SIGBUS."""
     sizes = set()
     for number in range(60):
         metrics.end_request("GET", f"/{number}", "200", 0.001)
@@ -323,7 +323,7 @@ def test_files_have_all_their_blocks(folder: Path, metrics: Any) -> None:
 
 
 def test_an_incomplete_record_does_not_harm_others(folder: Path, metrics: Any) -> None:
-    """A process that is killed while it adds labels leaves a part of a record."""
+    """The partial record of a process that was killed does not harm others."""
     in_child(lambda: answer(metrics))
     file = folder / "histogram_1.db"
     content = file.read_bytes()
@@ -343,7 +343,7 @@ def test_an_incomplete_record_does_not_harm_others(folder: Path, metrics: Any) -
 
 @pytest.mark.usefixtures("hasty_threads")
 def test_a_child_counts_though_a_thread_counted_at_the_fork(folder: Path, metrics: Any) -> None:
-    """A lock that another thread holds at the fork is never released in the child."""
+    """A child counts, even if another thread held the lock at the fork."""
     over = Event()
 
     def count() -> None:
@@ -392,7 +392,7 @@ def engine_of(metrics: Any, **options: Any) -> Engine:
 
 
 def test_only_connections_in_use_are_counted(metrics: Any) -> None:
-    """One that could not be opened, was invalidated or left its pool is not counted for good."""
+    """A connection that failed to open, was invalidated or left its pool is no longer counted."""
     is_away = False
 
     def connect() -> sqlite3.Connection:
@@ -417,7 +417,7 @@ def test_only_connections_in_use_are_counted(metrics: Any) -> None:
 
 
 def test_a_connection_that_is_opened_again_is_counted_once(metrics: Any) -> None:
-    """A listener that finds a connection dead makes the pool repeat its event."""
+    """A connection that the pool opens again, after a listener found it dead, is counted once."""
     engine = engine_of(metrics, pool_size=1)
     dead = [False, True]
 

@@ -314,9 +314,9 @@ def test_the_client_is_the_last_one_that_is_no_proxy(
 
 def test_a_proxy_on_a_unix_socket_names_the_client(client: Client, capfd: pytest.CaptureFixture[str]) -> None:
     """A proxy on a Unix socket is trusted to name the client."""
-    told = {"REMOTE_ADDR": "", "HTTP_X_FORWARDED_FOR": "203.0.113.5"}
+    forwarded = {"REMOTE_ADDR": "", "HTTP_X_FORWARDED_FOR": "203.0.113.5"}
 
-    client.get("/nowhere", environ_base=told)
+    client.get("/nowhere", environ_base=forwarded)
 
     assert [line["remote"] for line in lines(capfd)] == ["203.0.113.5"]
 

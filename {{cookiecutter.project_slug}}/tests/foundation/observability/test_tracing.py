@@ -226,7 +226,7 @@ def read_to_the_error(app: Flask, path: str) -> None:
 def test_an_error_quotes_no_value_of_a_statement(
     app: Flask, spans: Spans, path: str, kind: str, message: str
 ) -> None:
-    """The database's message quotes values, and so does SQLAlchemy's: neither is in a span."""
+    """Neither the database's message nor SQLAlchemy's, which quote values, is in a span."""
     read_to_the_error(app, path)
 
     (request,) = of_kind(spans(), SpanKind.SERVER)

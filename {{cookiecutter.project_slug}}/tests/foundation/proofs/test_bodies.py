@@ -70,7 +70,7 @@ def test_a_body_cut_short_is_refused_and_nothing_is_stored(
     ids=["no-crlf", "negative", "letters", "no-size", "0x", "extension"],
 )
 def test_a_malformed_chunk_is_refused_without_a_traceback(server: Server, size: bytes, end: bytes) -> None:
-    """A malformed chunk is the client's error, whatever exception the server has for it."""
+    """A malformed chunk is the client's error, whatever exception the server raises."""
     head, _, _ = CUT_CHUNKS.rpartition(b"\r\n\r\n")
     size = size % len(WHOLE) if b"%" in size else size
 

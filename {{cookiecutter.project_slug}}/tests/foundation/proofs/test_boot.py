@@ -92,14 +92,14 @@ def test_an_exit_of_the_application_is_the_exit_of_the_server(
 
 @pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 def test_an_empty_setting_is_the_default_of_a_bare_server(kind: Kind, start: Start) -> None:
-    """A server that is started bare takes each empty variable, which it reads itself, for a missing one."""
+    """A server without `make serve` treats an empty variable that it reads itself as missing."""
     # gunicorn would end with a traceback; uWSGI would bind the port and have no workers.
     start(kind, **dict.fromkeys((*WRONG, "LISTEN_FDS", "LISTEN_PID"), ""))
 
 
 @pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 def test_a_wrong_setting_ends_a_bare_server_with_78(kind: Kind, launch: Start) -> None:
-    """A server that is started bare ends with 78 and one line for each wrong variable that it reads."""
+    """A server without `make serve` exits with 78 and one line for each invalid variable that it reads."""
     server = launch(kind, DATABASE_URL="sqlite:///app.db", SECRET_KEY=SECRET, **WRONG)
 
     assert server.wait() == EX_CONFIG, server.log
@@ -110,7 +110,7 @@ def test_a_wrong_setting_ends_a_bare_server_with_78(kind: Kind, launch: Start) -
 
 @pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 def test_a_descriptor_that_is_not_open_ends_the_server_with_78(kind: Kind, launch: Start) -> None:
-    """WEB_BIND=fd://number of no listening socket ends the server with 78 and one line."""
+    """WEB_BIND=fd://number without a listening socket ends the server with 78 and one line."""
     settings = {"DATABASE_URL": "sqlite:///app.db", "SECRET_KEY": SECRET}
 
     server = launch(replace(kind, settings={**kind.settings, "WEB_BIND": "fd://19"}), **settings)

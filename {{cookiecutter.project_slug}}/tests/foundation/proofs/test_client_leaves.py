@@ -29,7 +29,7 @@ POST = (
 
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
 def test_a_client_that_leaves_before_its_response_does_no_harm(server: Server, reset: bool) -> None:
-    """A client that leaves before its response fails no other request, and leaves no trace."""
+    """A client that disconnects before its response fails no other request, and leaks nothing."""
     with ThreadPoolExecutor(4) as pool:
         others = [pool.submit(server.get, "/samples?limit=1") for _ in range(scaled(20))]
         for _ in range(scaled(20)):
@@ -46,7 +46,7 @@ def test_a_client_that_leaves_before_its_response_does_no_harm(server: Server, r
 @pytest.mark.parametrize("path", ["/stream", "/careless"])
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
 def test_a_client_that_leaves_a_stream_does_no_harm(server: Server, path: str, reset: bool) -> None:
-    """A client that leaves a stream leaves no context, no connection and no traceback."""
+    """A client that disconnects from a stream leaks no context and no connection, and causes no traceback."""
     for _ in range(scaled(5)):
         with server.connection() as connection:
             connection.sendall(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode())

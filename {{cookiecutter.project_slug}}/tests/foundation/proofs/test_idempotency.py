@@ -1,7 +1,7 @@
 """A request that is repeated with its Idempotency-Key is stored once, whatever became of its answer.
 
-A worker is killed, or a client gets a 503, just before or just after the commit. The client can't know which:
-it sends the request again. Elsewhere what was committed is stored twice.
+A worker is killed, or a client gets a 503, just before or just after the commit. The client can't know which,
+and retries. Without a key, committed work is then stored twice.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def test_a_repeat_after_a_503_stores_once(server: Server) -> None:
 
 
 def test_a_repeat_without_a_key_stores_twice(server: Server) -> None:
-    """Without a key, the same repeat stores twice: the faults of these proofs are real."""
+    """Without a key, the same repeat stores twice, so the faults of these proofs are real."""
     ledger = Ledger()
 
     send_until_stored(server, "no key", ledger, fault="refused after", key=False)

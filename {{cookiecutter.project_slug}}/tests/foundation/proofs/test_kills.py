@@ -1,7 +1,7 @@
 """A killed worker loses only its own requests in flight, and no acknowledged data.
 
-The kernel kills it for its memory, or the server because it hangs. Elsewhere its rows stay locked, a lock of
-the server stays held so that no client is served, or an acknowledged row is missing.
+The kernel kills it because of its memory, or the server because it hangs. Without protection its rows stay
+locked, a lock of the server blocks every client, or an acknowledged row is missing.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ RECYCLED = [kind for kind in WITH_WORKERS if kind.name.endswith(("gthread", "gev
     ids=str,
 )
 def test_an_endless_request_ends_with_its_recycled_worker(kind: Kind, start: Start, project: Project) -> None:
-    """A request that never ends costs no other request, and ends with its recycled worker."""
+    """A request that never ends delays no other request, and ends with its recycled worker."""
     project.provoke("kills")
     project.recycle(kind, scaled(100))
     if kind is UWSGI:

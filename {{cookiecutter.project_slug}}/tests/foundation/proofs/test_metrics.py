@@ -1,7 +1,7 @@
 """Metrics are those of all processes together, and no client of the service sees them.
 
-Each process counts for itself. Without a common count, two workers answer with two truths, and a worker that
-ends takes its counts with it.
+Each process counts separately. Without a common count, each worker returns its own numbers, and they are lost
+when it ends.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ ANSWERED = 'http_request_duration_seconds_count{method="GET",route="/samples",st
 def test_a_client_of_a_socket_file_gets_no_metrics(
     kind: Kind, launch: Start, project: Project, database_url: str
 ) -> None:
-    """A client of a socket file gets no metrics, whatever port its Host names."""
+    """A client of a socket file gets no metrics, even if its Host has the port of the metrics."""
     port, path = free_port(), project.folder / "web.sock"
     settings = {"DATABASE_URL": database_url, "SECRET_KEY": SECRET, "METRICS_BIND": f"127.0.0.1:{port}"}
 
@@ -80,7 +80,7 @@ def test_a_client_of_a_socket_file_gets_no_metrics(
 def test_a_proxy_that_names_the_port_of_the_metrics_gets_none(
     kind: Kind, launch: Start, database_url: str
 ) -> None:
-    """A request by uwsgi_pass gets no metrics, whatever port the proxy names."""
+    """A request by uwsgi_pass gets no metrics, even if the proxy sends the port of the metrics."""
     port = free_port()
     settings = {"DATABASE_URL": database_url, "SECRET_KEY": SECRET, "METRICS_BIND": f"127.0.0.1:{port}"}
     server = launch(kind, WEB_PROTOCOL="uwsgi", **settings)
@@ -142,7 +142,7 @@ def test_a_request_counts_once_and_only_its_port_serves_metrics(
 def test_a_metric_of_a_feature_is_served_and_kept(
     kind: Kind, settings: dict[str, str], start: Start, project: Project
 ) -> None:
-    """A metric defined before the service's own counts in the same files, which later workers reuse."""
+    """A metric of a feature counts in the same files as the service's, which later workers reuse."""
     project.provoke("counted")
     project.append(f"{PACKAGE}/samples.py", "\nfrom .provocations import counted  # noqa\n")
     project.recycle(kind, 2) if kind in WITH_WORKERS else None
@@ -159,7 +159,7 @@ def test_a_metric_of_a_feature_is_served_and_kept(
 
 @pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 def test_a_killed_worker_leaves_its_counts(kind: Kind, start: Start, project: Project) -> None:
-    """What a worker counted stays when it is killed, and its pool is replaced by that of the next one."""
+    """The counts of a killed worker stay, and the next worker's pool replaces its pool."""
     project.provoke("versioned")
     port = free_port()
     server = start(kind, METRICS_BIND=f"127.0.0.1:{port}")
@@ -178,7 +178,7 @@ def test_a_killed_worker_leaves_its_counts(kind: Kind, start: Start, project: Pr
 
 @pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 def test_a_killed_worker_takes_its_gauges_with_it(kind: Kind, start: Start, project: Project) -> None:
-    """The next scrape counts neither its requests nor its connections, even before it is replaced."""
+    """After a kill no scrape counts requests or connections of the worker, even before its replacement."""
     project.provoke("held")
     port = free_port()
     server = start(kind, METRICS_BIND=f"127.0.0.1:{port}", WEB_CONCURRENCY="2")

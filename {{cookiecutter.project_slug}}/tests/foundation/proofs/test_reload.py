@@ -193,7 +193,7 @@ def test_the_reload_command_signals_only_a_servers_first_process(
 def test_a_reload_after_a_switch_of_releases_is_true(
     kind: Kind, project: Project, tmp_path: Path, database_url: str
 ) -> None:
-    """A reload in the folder of a new release serves its code; a server of the old one refuses."""
+    """A reload in the folder of a new release serves its code, or is refused for a server of the old one."""
     project.provoke("versioned")
     current, new = tmp_path / "current", tmp_path / "new"
     shutil.copytree(project.folder, new, symlinks=True)

@@ -95,7 +95,7 @@ def test_a_lock_of_another_process_costs_only_writers_a_503(server: Server) -> N
 def test_a_full_disk_costs_writers_a_503_and_no_stored_data(
     kind: Kind, launch: Start, sqlite: SQLite
 ) -> None:
-    """A full disk costs writers a 503, readers and probes nothing, and damages no stored data."""
+    """A full disk costs only writers a 503, and damages no stored data."""
     # One whose files are short: what is written must need room.
     server = launch(kind, DATABASE_URL=sqlite.sampled(), SECRET_KEY=SECRET)
     server.wait_until_ready()

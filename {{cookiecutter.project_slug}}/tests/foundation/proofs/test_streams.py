@@ -52,7 +52,7 @@ def test_a_commit_that_a_stream_forgot_is_logged(server: Server) -> None:
 
 
 def test_a_client_that_leaves_a_stream_blocks_no_other_writer(server: Server) -> None:
-    """A client that leaves a stream that writes blocks no other writer and is not logged as a mistake."""
+    """A client that disconnects from a writing stream blocks no other writer, and is no error in the log."""
     # More clients than threads and connections.
     for _ in range(scaled(15)):
         with server.connection() as connection:

@@ -1,4 +1,4 @@
-"""A small service for the tests of the foundation, with a feature and a table of its own.
+"""A small service for the tests of the foundation, with its own feature and table.
 
 It takes the place of the project's own `app.py`, `settings.py` and features in every copy of the project that
 a proof serves, so that no test of the foundation depends on the owner's code.

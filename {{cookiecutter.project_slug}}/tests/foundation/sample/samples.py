@@ -35,7 +35,7 @@ bp = Blueprint("samples", __name__, url_prefix="/samples")
 
 
 class SampleBase(Base):
-    """A base with metadata of its own, so that the project's migrations do not miss the table of samples."""
+    """A base with separate metadata, so that the project's migrations do not miss the table of samples."""
 
     __abstract__ = True
     metadata = MetaData(naming_convention=Base.metadata.naming_convention)

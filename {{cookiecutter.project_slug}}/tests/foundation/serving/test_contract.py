@@ -1,4 +1,4 @@
-"""The file openapi.json is the API of the service, or the check says what differs."""
+"""The file openapi.json describes the API of the service, or the check shows the difference."""
 
 from __future__ import annotations
 

@@ -180,13 +180,13 @@ def names(output: str) -> list[str]:
 
 
 def test_a_good_environment_has_no_findings(environment: Environment) -> None:
-    """A good environment makes the doctor silent, and the exit code is 0."""
+    """A good environment has no output, and exit code 0."""
     assert environment.examine({}) == []
 
 
 @pytest.mark.parametrize("changes", ACCEPTED, ids=str)
 def test_an_acceptable_setting_is_no_finding(environment: Environment, changes: dict[str, str]) -> None:
-    """A value on the safe side of a limit is no finding."""
+    """A value on the safe side of a limit is not a finding."""
     assert environment.examine(changes) == []
 
 
@@ -205,7 +205,7 @@ def test_a_wrong_setting_is_the_only_finding(
 def test_a_refusal_to_start_is_the_only_finding(
     environment: Environment, finding: str, changes: dict[str, str]
 ) -> None:
-    """Each reason to refuse the start is a finding that says so, and no other check fires."""
+    """Each reason to refuse startup is a finding marked as one, and no other check fires."""
     (found,) = environment.examine(changes)
 
     assert found.startswith(finding)
@@ -247,7 +247,7 @@ def test_root_is_found(environment: Environment, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_command_reports_what_production_refuses(project: Project) -> None:
-    """One run reports each refusal and each other finding, in an environment that ends a start with 78."""
+    """One run reports all findings of an environment with which the service would exit with 78."""
     environment = GOOD | {"FLASK_DEBUG": "1", "SECRET_KEY": "x1" * 20, "LOG_LEVL": "x", "TRUSTED_HOSTS": ""}
 
     refused = run("project", environment, project)

@@ -104,7 +104,7 @@ def test_the_server_survives_a_syntax_error(dev: Dev, project: Project) -> None:
 
 
 def test_a_change_of_the_settings_file_is_read(dev: Dev, project: Project) -> None:
-    """A change of .env is read, and a wrong one is waited for until it is corrected."""
+    """A change of .env is read, and an invalid one stops the service until it is corrected."""
     server = dev()
     project.replace(".env", "APP_ENV=development", "APP_ENV=developing")
     server.wait_for_log("configuration error: APP_ENV should be")
@@ -159,7 +159,7 @@ def test_statements_are_logged_on_demand(dev: Dev) -> None:
 def test_an_unsafe_setting_ends_it(
     project: Project, database_url: str, settings: dict[str, str], message: str
 ) -> None:
-    """Production and addresses of other machines end it with one line and 78, as any wrong setting does."""
+    """Production, and addresses that other machines can reach, end it with one line and 78."""
     required = {"DATABASE_URL": database_url, "SECRET_KEY": "y5Fh2Kq8Zt1Lw9Xc4Vb7Nm3Qs6Rd0Gj-Pu_EaTo"}
     safe = {"APP_ENV": "development", "WEB_BIND": f"127.0.0.1:{free_port()}", "PYTHONPATH": "src"}
     python = str(project.folder / ".venv" / "bin" / "python")

@@ -71,7 +71,7 @@ def test_a_misspelt_option_keeps_the_server_from_starting(tmp_path: Path) -> Non
     ],
 )
 def test_a_value_that_uwsgi_would_misread_is_replaced(name: str, values: dict[str, str]) -> None:
-    """uWSGI reads the default for an empty variable, and a harmless value for one that ends it with 78."""
+    """uWSGI reads the default for an empty variable, and a safe value for an invalid one, until it exits."""
     commands = [line.partition("exec://")[2].removesuffix(")") for line in LINES if "exec://" in line]
     [command] = [command for command in commands if name in command]
 

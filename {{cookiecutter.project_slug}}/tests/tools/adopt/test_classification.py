@@ -1,4 +1,4 @@
-"""Where each statement of a notebook goes, and which questions are open."""
+"""The destination of each statement of a notebook, and the open questions."""
 
 import ast
 import re

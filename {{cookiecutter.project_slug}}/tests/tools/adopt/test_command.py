@@ -1,4 +1,4 @@
-"""The command: its exit codes, what it refuses, and that it writes new files or none."""
+"""The command: its exit codes, its refusals, and its new files, which are written together or not at all."""
 
 import subprocess
 import sys
@@ -110,7 +110,7 @@ def test_a_failed_write_leaves_nothing(
 def test_a_failed_tool_leaves_nothing(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A tool that ends with an error removes what was written, and its error is the line."""
+    """If a tool fails, the written files are removed, and its error is the one line."""
     before = contents(project)
 
     def fail(*_arguments: object, **_options: object) -> subprocess.CompletedProcess[str]:

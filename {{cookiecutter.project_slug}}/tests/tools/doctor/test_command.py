@@ -129,7 +129,7 @@ def test_a_comment_silences_with_a_reason(
 
 
 def test_a_comment_in_a_string_silences_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The text of a comment inside a string is no comment."""
+    """The text of a comment inside a string silences nothing."""
     text = "x = '# doctor: ignore[N301] -- reason'; app.run()\n"
     write(tmp_path, {"app.py": FLASK + text})
 

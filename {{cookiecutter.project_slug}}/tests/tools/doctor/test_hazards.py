@@ -298,7 +298,7 @@ BAD = {
     """,
     "X901": "def broken(:  # expect: X901",
 }
-# Code that is right.
+# Correct code.
 GOOD = {
     "N101 factories": "Local = sessionmaker(engine)\nmetadata = Base.metadata",
     "N101 closed": "s = Session(engine)\ns.close()",
@@ -508,7 +508,7 @@ def test_a_hazard_is_found(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", GOOD)
 def test_what_looks_like_a_hazard_is_not_found(name: str, tmp_path: Path) -> None:
-    """Code that is right has no finding."""
+    """Correct code that resembles a hazard has no finding."""
     assert diagnose(tmp_path, code(GOOD[name])) == []
 
 

@@ -111,7 +111,7 @@ def test_the_record_of_a_good_application_is_empty(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["/broken"])
 def test_a_request_that_fails_is_no_clean_record(url: str, tmp_path: Path) -> None:
-    """A record whose request fails ends with 2 and a line on stderr."""
+    """A recording whose request fails exits with 2 and a line on stderr."""
     write(tmp_path, {"shop.py": GOOD})
 
     done = run(tmp_path, "--app", "shop:create_app", "--url", url)

@@ -1,0 +1,130 @@
+"""The documents of a project: their links and pictures, and the form of the guide to failures."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from .conftest import COMBINATIONS, DEPLOYMENTS, EVERYTHING, Answers, Bake, name_of
+from .contents import tree
+
+PARTS = ["Symptom", "Cause", "Action", "Protection"]
+
+
+@functools.cache  # Most documents are the same in several projects.
+def parse(text: str) -> list[Token]:
+    """Return the tokens of a document in GitHub's kind of Markdown."""
+    return MarkdownIt("gfm-like", {"linkify": False}).parse(text)
+
+
+def anchors(text: str) -> dict[str, str]:
+    """Return the headings of a document by the anchors that GitHub gives them."""
+    tokens, found = parse(text), dict[str, str]()
+    for opening, inline in itertools.pairwise(tokens):
+        if opening.type == "heading_open":
+            title = "".join(child.content for child in inline.children or ())
+            anchor = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+            repeated = sum(re.fullmatch(rf"{re.escape(anchor)}(-\d+)?", other) is not None for other in found)
+            found[f"{anchor}-{repeated}" if repeated else anchor] = inline.content
+    return found
+
+
+def links(text: str) -> list[str]:
+    """Return the addresses of a document's links."""
+    children = [child for token in parse(text) for child in token.children or ()]
+    return [str(child.attrs["href"]) for child in children if child.type == "link_open"]
+
+
+def entries(text: str) -> dict[str, str]:
+    """Return the entries of the guide to failures by their titles."""
+    _, *sections = re.split(r"^### (.+)\n", text, flags=re.MULTILINE)
+    return {
+        title: re.split(r"^(?:## |\[)", entry, flags=re.MULTILINE)[0].strip()
+        for title, entry in zip(sections[::2], sections[1::2], strict=True)
+    }
+
+
+@pytest.fixture
+def failures(bake: Bake) -> str:
+    """The guide to failures of a project with everything."""
+    return (bake(**EVERYTHING) / "docs" / "failures.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("deployment", ["with nothing", "with everything"])
+@pytest.mark.parametrize("answers", COMBINATIONS, ids=name_of)
+def test_every_link_leads_to_a_file_and_a_heading(answers: Answers, deployment: str, bake: Bake) -> None:
+    """Each link of docs/ leads to a file, which answers may have removed, and to a heading there."""
+    project = bake(**answers | DEPLOYMENTS[deployment])
+    possible = tree(bake(hooks=False))
+
+    for document in sorted((project / "docs").iterdir()):
+        for href in links(document.read_text("utf-8")):
+            path, _, anchor = href.partition("#")
+            if ":" in path:
+                continue
+            target = (document.parent / path).resolve() if path else document
+            assert target.exists() or target.relative_to(project.resolve()).as_posix() in possible, href
+            if anchor and target.exists():
+                assert anchor in anchors(target.read_text("utf-8")), (document, href)
+
+
+def test_every_failure_has_the_same_four_parts(failures: str) -> None:
+    """Each entry of the guide to failures is a list of symptom, cause, action and protection."""
+    for title, entry in entries(failures).items():
+        items = re.split(r"^\* ", entry, flags=re.MULTILINE)
+        labels = [item.partition(".** ")[0] for item in items]
+        assert labels == ["", *(f"**{part}" for part in PARTS)], title
+
+
+def test_every_protection_names_its_proof(failures: str) -> None:
+    """The protection of each entry links a test, unless the service has none."""
+    for title, entry in entries(failures).items():
+        protection = entry.rpartition("**Protection.** ")[2]
+        proofs = re.findall(r"\[([\w/]+\.py)\]", protection)
+        assert proofs or protection.startswith("None "), title
+        # Without an address, a reference is text.
+        assert [
+            proof for proof in proofs if f"\n[{proof}]: ../tests/foundation/{proof}\n" not in failures
+        ] == []
+
+
+def test_the_contents_list_every_failure(failures: str) -> None:
+    """The table of contents links each section and each entry by its title, in their order."""
+    contents, _, rest = failures.partition("\n## Contents\n\n")[2].partition("\n\n")
+    indents = dict.fromkeys(entries(rest), "  ")
+
+    assert contents.splitlines() == [
+        f"{indents.get(title, '')}* [{title}](#{anchor})" for anchor, title in anchors(rest).items()
+    ]
+
+
+# The simplest part of Mermaid's syntax, which every renderer accepts.
+LABEL = r'[^;#{}"]+'
+NODE = r"\w+(?:\[\w+\]|\[\(\w+\)\])?"
+FLOWCHART = rf'    {NODE} -->\|"{LABEL}"\| {NODE}'
+SEQUENCE = rf"    (?:participant (\w) as {LABEL}|(?:    )?(\w)->>(\w): {LABEL}|(?:loop|opt) {LABEL}|end)"
+
+
+@pytest.mark.parametrize("answers", COMBINATIONS, ids=name_of)
+def test_every_picture_has_the_simplest_syntax(answers: Answers, bake: Bake) -> None:
+    """Each Mermaid block is a flowchart or a sequence of declared participants, whose blocks are closed."""
+    text = (bake(**answers) / "docs" / "OPERATIONS.md").read_text("utf-8")
+    pictures = [token.content.splitlines() for token in parse(text) if token.info == "mermaid"]
+
+    assert pictures
+    for kind, *lines in pictures:
+        syntax = {"flowchart LR": FLOWCHART, "sequenceDiagram": SEQUENCE}[kind]
+        found = [re.fullmatch(syntax, line) for line in lines]
+        assert None not in found, (kind, lines)
+        if kind == "sequenceDiagram":
+            declared, senders, receivers = (
+                {match[number] for match in found if match and match[number]} for number in (1, 2, 3)
+            )
+            assert senders | receivers == declared, lines
+        opened = sum(line.lstrip().startswith(("loop ", "opt ")) for line in lines)
+        assert opened == [line.strip() for line in lines].count("end"), lines
