@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from {{cookiecutter.package_name}}.foundation.configuration import (
     GRACE,
     MAKE_KEY,
     OVERFLOW,
+    QUEUE_LIMIT,
     ServiceSettings,
 )
 from {{cookiecutter.package_name}}.foundation.edge.bodies import LONGEST_REST
@@ -29,7 +31,7 @@ DEFAULTS: dict[str, Any] = {name: field.default for name, field in ServiceSettin
 # The place of each number: its files, and the pattern before it.
 # A file that the project was generated without is skipped; a file without the number is an error.
 WEB = "deploy/kubernetes/base/deployment.yaml"
-SERVICE = "deploy/systemd/notes-service.service"
+SERVICE = "deploy/systemd/{{cookiecutter.project_slug}}.service"
 STOP = {
     "compose.yaml": r"^  web:\n(?:(?:    .*)?\n)*?    stop_grace_period: ",
     SERVICE: r"^TimeoutStopSec=",
@@ -75,7 +77,7 @@ def numbers(*places: dict[str, str]) -> dict[str, int]:
     return {place: int(number) for each in found for place, number in each.items()}
 
 
-def assert_order(less: dict[str, int], more: dict[str, int]) -> None:
+def assert_order(less: Mapping[str, float], more: Mapping[str, float]) -> None:
     """Check that each of some numbers is less than each of others."""
     wrong = [f"{a}={less[a]}, {b}={more[b]}" for a in less for b in more if less[a] >= more[b]]
     assert not wrong
@@ -95,6 +97,13 @@ def test_statement_request_and_proxy_time_out_in_this_order() -> None:
 
     assert_order(statement, numbers(HARAKIRI, PROXY))
     assert_order(numbers(HARAKIRI), numbers(PROXY))
+
+
+def test_a_probe_outwaits_the_queue() -> None:
+    """Kubernetes waits for a probe for longer than a request may wait for its turn."""
+    queue = {"QUEUE_LIMIT": QUEUE_LIMIT / 1000}
+
+    assert_order(queue, numbers({WEB: r"timeoutSeconds: "}))
 
 
 def test_a_statement_outwaits_the_migration_before_it() -> None:
@@ -216,10 +225,11 @@ def test_every_sentence_says_what_holds(value: object, pattern: str) -> None:
 
 
 # Each row of the table in docs/OPERATIONS.md, by its first setting, and the seconds that the files set.
-TIMEOUTS: dict[str, dict[str, int]] = {
+TIMEOUTS: dict[str, Mapping[str, float]] = {
     "client_header_timeout": numbers({"deploy/nginx/*.conf": r"client_(?:header|body)_timeout "}),
     "proxy_read_timeout": numbers(PROXY),
     "harakiri": numbers(HARAKIRI),
+    "QUEUE_LIMIT": {"production": QUEUE_LIMIT / 1000},
     "DATABASE_TIMEOUT": {"default": DEFAULTS["database_timeout"]},
     "LOCK_TIMEOUT": numbers(MIGRATION),
     "graceful_timeout": {"GRACE": GRACE},
@@ -234,11 +244,11 @@ TIMEOUTS: dict[str, dict[str, int]] = {
 def test_the_table_of_timeouts_has_the_seconds_of_each_file() -> None:
     """The table of timeouts in docs/OPERATIONS.md has the seconds that the files set, and no other row."""
     text = (PROJECT / "docs" / "OPERATIONS.md").read_text()
-    rows = dict(re.findall(r"^\| [^|]+ \| `(\w+)`[^|]* \| (\d+) \|", text, re.MULTILINE))
+    rows = dict(re.findall(r"^\| [^|]+ \| `(\w+)`[^|]* \| ([\d.]+) \|", text, re.MULTILINE))
 
     assert rows.keys() == TIMEOUTS.keys()
     for name, seconds in TIMEOUTS.items():
-        assert set(seconds.values()) <= {int(rows[name])}, name
+        assert set(seconds.values()) <= {float(rows[name])}, name
 
 
 def test_the_connections_of_all_pods_are_added_up_right() -> None:
