@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Client:
-    """Requests on connections of their own, and their results."""
+    """Requests, each on its own connection, and their results."""
 
     def __init__(self, port: int, give_up: float) -> None:
         self.port, self.give_up = port, give_up

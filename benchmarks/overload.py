@@ -23,7 +23,6 @@ def table(bench: Bench) -> Iterator[list[str]]:
         f"twice the peak for {bench.seconds:g} s",
         "peak/s, before and after",
         "200s within 1 s ÷ peak",
-        "200s ÷ peak",
         "refused ÷ sent",
         "given up ÷ sent",
         "failed",
@@ -65,7 +64,6 @@ def row_of(results: Results, before: float, after: float, seconds: float, recove
     return [
         f"{before:.0f} {after:.0f}",
         f"{results.in_time / answerable:.2f}",
-        f"{results.ok / answerable:.2f}",
         f"{results.refused / sent:.2f}",
         f"{results.given_up / sent:.2f}",
         f"{results.failed}",

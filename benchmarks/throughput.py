@@ -17,7 +17,7 @@ BLOCK = 1.5  # seconds
 
 @dataclass
 class Blocks:
-    """What the blocks of a contestant have measured."""
+    """The measurements of a contestant, one for each block."""
 
     service: Service
     per_second: list[float] = field(default_factory=list)
