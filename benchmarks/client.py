@@ -8,85 +8,64 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Coroutine
-from typing import Any
 
 
-class Client:
-    """Requests, each on its own connection, and their results."""
-
-    def __init__(self, port: int, give_up: float) -> None:
-        self.port, self.give_up = port, give_up
-        self.counts: Counter[str] = Counter()
-        self.answers: list[float] = []
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a request and wait for nothing."""
-        task = asyncio.create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    async def exchange(self, request: str) -> tuple[str, float]:
-        """Send a request, and return the status and the seconds."""
-        begun = time.monotonic()
-        text = request.replace("{id}", str(random.randint(1, 1000)))  # noqa: S311
-        try:
-            async with asyncio.timeout(self.give_up):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                try:
-                    writer.write(text.encode())
-                    status = (await reader.read())[9:12].decode()
-                finally:
-                    writer.close()
-        except TimeoutError:
-            status = "given_up"
-        except OSError:
-            status = "failed"
-        return status, time.monotonic() - begun
-
-    async def request(self, request: str) -> None:
-        """Send a request and count its result."""
-        status, took = await self.exchange(request)
-        if status.startswith("2"):
-            self.answers.append(took)
-        else:
-            self.counts["refused" if status == "503" else status if status == "given_up" else "failed"] += 1
-
-    async def probe(self, request: str) -> None:
-        """Send a probe and count its result."""
-        status, took = await self.exchange(request)
-        self.counts["probes"] += 1
-        self.counts["probes_in_time"] += status == "200" and took < 1
+async def exchange(port: int, request: str, give_up: float) -> str:
+    """Send a request on its own connection, and return the status or the reason why there is none."""
+    try:
+        async with asyncio.timeout(give_up):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(request.replace("{id}", str(random.randint(1, 1000))).encode())  # noqa: S311
+                return (await reader.read())[9:12].decode()
+            finally:
+                writer.close()
+    except TimeoutError:
+        return "given_up"
+    except OSError:
+        return "failed"
 
 
 async def load(arguments: list[str]) -> dict[str, float]:
     """Send requests for some seconds, and return the results."""
     seconds, rate, connections, give_up, probes = map(float, arguments[1:6])
-    client = Client(int(arguments[0]), give_up)
+    counts: Counter[str] = Counter()
+    answers: list[float] = []
+
+    async def send(request: str, is_probe: bool) -> None:
+        begun = time.monotonic()
+        status = await exchange(int(arguments[0]), request, give_up)
+        took, is_ok = time.monotonic() - begun, status.startswith("2")
+        if is_probe:
+            counts.update(probes=1, probes_in_time=is_ok and took < 1)
+        elif is_ok:
+            answers.append(took)
+        else:
+            counts["refused" if status == "503" else status if status == "given_up" else "failed"] += 1
+
     begun = last = next_probe = time.monotonic()
     due = 0.0
-    while (now := time.monotonic()) - begun < seconds:
-        due += (now - last) * rate if rate else connections - len(client.tasks) - due
-        last = now
-        while due >= 1:
-            due -= 1
-            client.begin(client.request(arguments[6]))
-        while probes and now >= next_probe:
-            next_probe += 1 / probes
-            client.begin(client.probe(arguments[7]))
-        await asyncio.sleep(0.002 if rate else 0)
-    if rate and client.tasks:
-        await asyncio.wait(client.tasks)
-    for task in client.tasks:
-        task.cancel()
-    answers = sorted(client.answers) or [0.0]
+    async with asyncio.TaskGroup() as group:
+        tasks: set[asyncio.Task[None]] = set()
+        while (now := time.monotonic()) - begun < seconds:
+            tasks = {task for task in tasks if not task.done()}
+            due = due + (now - last) * rate if rate else connections - len(tasks)
+            last = now
+            tasks |= {group.create_task(send(arguments[6], False)) for _ in range(int(due))}
+            due -= int(due)
+            while probes and now >= next_probe:
+                next_probe += 1 / probes
+                tasks.add(group.create_task(send(arguments[7], True)))
+            await asyncio.sleep(0.002)
+        for task in tasks if not rate else ():
+            task.cancel()
+    answers.sort()
     names = ("refused", "given_up", "failed", "probes", "probes_in_time")
-    return {name: client.counts[name] for name in names} | {
-        "ok": len(client.answers),
-        "in_time": sum(took < 1 for took in client.answers),
-        "p50": answers[len(answers) // 2],
-        "p99": answers[len(answers) * 99 // 100],
+    return {name: counts[name] for name in names} | {
+        "ok": len(answers),
+        "in_time": sum(took < 1 for took in answers),
+        "p50": answers[len(answers) // 2] if answers else 0,
+        "p99": answers[len(answers) * 99 // 100] if answers else 0,
     }
 
 

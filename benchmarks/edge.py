@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import io
 import os
 import sqlite3
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from .callgrind import count_instructions, run_parts
 from .project import PACKAGE, ROOT, SECRET, generate, scratch_folder
+from .wsgi import answer
 
 COUNT = 200  # requests in each part
 
@@ -29,7 +29,7 @@ COUNT = 200  # requests in each part
 # -- in the process that is measured: what the project's own Python runs -----------------------------
 
 
-def requests(layers: str) -> Callable[[], None]:
+def requests(layers: str) -> Callable[[], object]:
     """Return what sends one request through the layers that are named, to a view that does nothing."""
     app = importlib.import_module(f"{PACKAGE}.app").create_app()
     app.add_url_rule("/nothing", view_func=dict)
@@ -40,28 +40,7 @@ def requests(layers: str) -> Callable[[], None]:
     elif "line" not in layers:
         edge.write_line = None
 
-    def send() -> None:
-        environ = {
-            "REQUEST_METHOD": "GET",
-            "SCRIPT_NAME": "",
-            "PATH_INFO": "/nothing",
-            "QUERY_STRING": "",
-            "SERVER_NAME": "127.0.0.1",
-            "SERVER_PORT": "8000",
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "REMOTE_ADDR": "127.0.0.1",
-            "HTTP_HOST": "127.0.0.1:8000",
-            "HTTP_USER_AGENT": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-            "HTTP_ACCEPT": "*/*",
-            "wsgi.url_scheme": "http",
-            "wsgi.input": io.BytesIO(),
-        }
-        response = app.wsgi_app(environ, lambda *given: None)
-        for _ in response:
-            pass
-        response.close()
-
-    return send
+    return lambda: answer(app.wsgi_app, "GET", "/nothing")
 
 
 def connections(pool: str) -> Callable[[], None]:

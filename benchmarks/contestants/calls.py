@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import os
 import random
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.callgrind import run_parts
+from benchmarks.wsgi import answer
 
 Job = dict[str, Any]
 random_ids = random.Random(1)  # noqa: S311
@@ -34,45 +34,11 @@ class Contestant:
         path = self.paths["read" if kind == "404 row" else kind] if kind != "404 route" else "/no-such-route"
         row_id = 99_999_999 if kind == "404 row" else random_ids.randint(1, 1000)
         is_insert = kind == "insert"
-        status = self.answer(
-            "POST" if is_insert else "GET", path.format(id=row_id), self.body if is_insert else b""
+        status = answer(
+            self.app, "POST" if is_insert else "GET", path.format(id=row_id), self.body if is_insert else b""
         )
         if status[:1] != ("4" if kind.startswith("404") else "2"):
             sys.exit(f"{kind} is answered with {status}")
-
-    def answer(self, method: str, path: str, body: bytes = b"") -> str:
-        """Return the status of the answer, which is read to its end."""
-        path, _, query = path.partition("?")
-        environ: dict[str, Any] = {
-            "REQUEST_METHOD": method,
-            "SCRIPT_NAME": "",
-            "PATH_INFO": path,
-            "QUERY_STRING": query,
-            "SERVER_NAME": "127.0.0.1",
-            "SERVER_PORT": "8000",
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "REMOTE_ADDR": "127.0.0.1",
-            "HTTP_HOST": "127.0.0.1:8000",
-            "HTTP_USER_AGENT": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-            "HTTP_ACCEPT": "application/json",
-            "HTTP_ACCEPT_ENCODING": "gzip, deflate, br",
-            "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "http",
-            "wsgi.errors": sys.stderr,
-            "wsgi.multithread": True,
-            "wsgi.multiprocess": True,
-            "wsgi.run_once": False,
-            "wsgi.input": io.BytesIO(body),
-        }
-        if body:
-            environ |= {"CONTENT_TYPE": "application/json", "CONTENT_LENGTH": str(len(body))}
-        statuses: list[str] = []
-        response = self.app(environ, lambda status, headers, error=None: statuses.append(status))
-        for _ in response:
-            pass
-        if close := getattr(response, "close", None):
-            close()
-        return statuses[-1]
 
 
 def instructions(job: Job) -> None:
@@ -159,7 +125,7 @@ def pages(job: Job) -> list[float]:
     milliseconds: dict[str, list[float]] = {path: [] for path in job["pages"]}
     for path in [*milliseconds] * job["count"]:
         begun = time.perf_counter()
-        status = contestant.answer("GET", path)
+        status = answer(contestant.app, "GET", path)
         milliseconds[path].append((time.perf_counter() - begun) * 1000)
         if status[:3] != "200":
             sys.exit(f"{path} is answered with {status}")
