@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from .project import Bench, NotMeasured, database, generate, scratch_folder
+from .servers import SERVERS
 
 TABLES = ("instructions", "roundtrips", "throughput", "memory", "boot", "overload", "growth")
 
@@ -20,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=(__doc__ or "").partition(":")[0])
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(TABLES))
     parser.add_argument(
-        "--servers", nargs="+", default=[], metavar="SERVER", help="gthread, sync, gevent, uwsgi, pywsgi"
+        "--servers", nargs="+", default=[], choices=SERVERS, help="of throughput and overload"
     )
     parser.add_argument("--rounds", type=int, default=4, help="of throughput and boot")
     parser.add_argument("--seconds", type=float, default=20, help="that an overload lasts")
@@ -28,6 +30,8 @@ def main() -> None:
     if unknown := set(given.tables) - set(TABLES):
         parser.error(f"there is no table {', '.join(sorted(unknown))}")
     peers = os.environ.get("BENCH_PEERS")
+    # The default would end this process without the clean-ups.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with scratch_folder() as folder:
         project = generate(folder)
         try:
@@ -66,4 +70,7 @@ def print_table(name: str, bench: Bench) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

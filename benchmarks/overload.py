@@ -9,9 +9,8 @@ from statistics import mean
 
 from .load import GIVE_UP, Results, results_of, saturate, start_load, two_cores
 from .project import Bench, Contestant, cells
-from .servers import Service, pinned, serve
+from .servers import SERVERS, Service, pinned, serve
 
-SERVERS = ("gthread", "sync", "gevent", "uwsgi", "pywsgi")
 PEAK = 3.0  # seconds in which the peak is measured, before and after
 RECOVERED = 0.25  # seconds of an answer after an overload
 LONGEST = 60.0  # seconds until a recovery is given up
@@ -50,9 +49,12 @@ def row(bench: Bench, contestant: Contestant, server: str) -> list[str]:
         saturate(bench, contestant, service.port, "read", 1)
         before = saturate(bench, contestant, service.port, "read", PEAK).ok / PEAK
         client = start_load(bench, contestant, service.port, "read", bench.seconds, 2 * before)
-        time.sleep(bench.seconds)
-        recovery = wait_for_recovery(service)
-        results = results_of(client)
+        try:
+            time.sleep(bench.seconds)
+            recovery = wait_for_recovery(service)
+            results = results_of(client)
+        finally:
+            client.kill()
         after = saturate(bench, contestant, service.port, "read", PEAK).ok / PEAK
     return row_of(results, before, after, bench.seconds, recovery)
 

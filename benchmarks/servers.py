@@ -13,6 +13,7 @@ from tests.processes import WebServer, free_port
 
 from .project import CONTESTANTS, PACKAGE, Bench, Contestant, NotMeasured
 
+SERVERS = ("gthread", "sync", "gevent", "uwsgi", "pywsgi")
 PATIENCE = 60  # seconds until a server that has not answered is given up
 THREADS = 4
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -24,6 +24,7 @@ def test_a_run_prints_rows_and_reasons(tmp_path: Path) -> None:
     peers.mkdir()
     (peers / "broken.py").write_text("raise RuntimeError('is broken')\n")
     (peers / "reader.py").write_text("PATHS = {'read': '/notes/{id}'}\n")
+    (peers / "same.py").write_text('from bare import app\nBODY = \'{"text": "short"}\'\n')
     env = {"BENCH_PEERS": str(peers), "PATH": path_without(tmp_path, "valgrind")}
     if "TEST_DATABASE_URL" in os.environ:
         env["TEST_DATABASE_URL"] = os.environ["TEST_DATABASE_URL"]
@@ -34,6 +35,7 @@ def test_a_run_prints_rows_and_reasons(tmp_path: Path) -> None:
     rows = {name: cells for name, *cells in (row.strip("| ").split(" | ") for row in trips if row[:1] == "|")}
     # BEGIN, SELECT and ROLLBACK; the insert's COMMIT expires the row, which is read again.
     assert rows["bare"] == ["3.00", "3.00", "6.00", "3.75", "1.25"]
+    assert rows["same"] == rows["bare"]
     # A ping before each checkout.
     assert rows["naive"] == ["4.00", "4.00", "8.00", "5.00", "1.25"]
     assert all(float(count) <= 3 for count in rows["ours"])
