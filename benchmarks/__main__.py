@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument(
         "--servers", nargs="+", default=[], choices=SERVERS, help="of throughput and overload"
     )
+    parser.add_argument("--processes", type=int, default=3, help="of instructions")
     parser.add_argument("--rounds", type=int, default=4, help="of throughput and boot")
     parser.add_argument("--seconds", type=float, default=20, help="that an overload lasts")
     given = parser.parse_args()
@@ -41,6 +42,7 @@ def main() -> None:
                     folder,
                     url,
                     Path(peers).resolve() if peers else None,
+                    processes=given.processes,
                     rounds=given.rounds,
                     seconds=given.seconds,
                     servers=tuple(given.servers),

@@ -52,7 +52,7 @@ class Bench:
     scratch: Path
     database: str
     peers: Path | None = None
-    requests: int = 20  # in process, for each count
+    processes: int = 3
     rounds: int = 4
     seconds: float = 20.0
     servers: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ import http.client
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.processes import WebServer, free_port
@@ -43,9 +43,12 @@ class Service(WebServer):
 
     def cpu(self) -> float:
         """Return the seconds of processor time of all processes that run (Linux)."""
-        stats = [Path(f"/proc/{process}/stat").read_text() for process in self.processes()]
-        times = [stat.rpartition(")")[2].split()[11:13] for stat in stats]
-        return sum(int(time) for pair in times for time in pair) / TICKS
+        ticks = 0
+        for process in self.processes():
+            with suppress(OSError):  # A process that has ended since.
+                stat = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+                ticks += int(stat[11]) + int(stat[12])
+        return ticks / TICKS
 
 
 @contextmanager

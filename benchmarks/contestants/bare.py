@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,36 +45,37 @@ def make_app(name: str, **engine_options: Any) -> Flask:
     return app
 
 
+def add_views(
+    app: Flask, as_json: Callable[[Note], dict[str, Any]], text_of: Callable[[dict[str, Any]], str]
+) -> None:
+    """Add the views, which write a note with one function and read the body of an insert with the other."""
+
+    @app.get("/notes/<int:note_id>")
+    def read(note_id: int) -> dict[str, Any]:
+        return as_json(db.get_or_404(Note, note_id))
+
+    @app.get("/notes")
+    def newest() -> dict[str, Any]:
+        limit = int(request.args.get("limit", 50))
+        notes = db.session.scalars(select(Note).order_by(Note.id.desc()).limit(limit))
+        return {"items": [as_json(note) for note in notes]}
+
+    @app.get("/pages")
+    def page() -> dict[str, Any]:
+        found = db.paginate(select(Note).order_by(Note.id.desc()), per_page=20)  # by OFFSET, and a count
+        return {"items": [as_json(note) for note in found], "pages": found.pages}
+
+    @app.post("/notes")
+    def create() -> tuple[dict[str, Any], int]:
+        note = Note(text=text_of(request.get_json()))
+        db.session.add(note)
+        db.session.commit()
+        return as_json(note), 201
+
+    @app.get("/livez")
+    def livez() -> dict[str, Any]:
+        return {"status": "alive"}
+
+
 app = make_app(__name__)
-
-
-@app.get("/notes/<int:note_id>")
-def read(note_id: int) -> dict[str, Any]:
-    return db.get_or_404(Note, note_id).as_json()
-
-
-@app.get("/notes")
-def newest() -> dict[str, Any]:
-    limit = int(request.args.get("limit", 50))
-    notes = db.session.scalars(select(Note).order_by(Note.id.desc()).limit(limit))
-    return {"items": [note.as_json() for note in notes]}
-
-
-@app.get("/pages")
-def page() -> dict[str, Any]:
-    """A page by OFFSET, with the count of all rows: Flask-SQLAlchemy's own pagination."""
-    found = db.paginate(select(Note).order_by(Note.id.desc()), per_page=20)
-    return {"items": [note.as_json() for note in found], "pages": found.pages}
-
-
-@app.post("/notes")
-def create() -> tuple[dict[str, Any], int]:
-    note = Note(text=request.get_json()["text"])
-    db.session.add(note)
-    db.session.commit()
-    return note.as_json(), 201
-
-
-@app.get("/livez")
-def livez() -> dict[str, Any]:
-    return {"status": "alive"}
+add_views(app, Note.as_json, lambda body: body["text"])

@@ -11,10 +11,9 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from bare import Note, db, make_app
+from bare import Note, add_views, make_app
 from flask import Response, g, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import select
 from werkzeug.exceptions import HTTPException
 
 HEADERS = {
@@ -64,10 +63,6 @@ app = make_app(__name__, pool_pre_ping=True, pool_recycle=1800)
 app.config["SECRET_KEY"] = os.environ["SECRET_KEY"]
 
 
-def as_json(note: Note) -> dict[str, Any]:
-    return NoteOut.model_validate(note).model_dump(mode="json")
-
-
 @app.before_request
 def begin() -> None:
     g.begun = time.perf_counter()
@@ -103,26 +98,8 @@ def answer_invalid(error: ValidationError) -> tuple[dict[str, Any], int]:
     return {"errors": error.errors()}, 422
 
 
-@app.get("/notes/<int:note_id>")
-def read(note_id: int) -> dict[str, Any]:
-    return as_json(db.get_or_404(Note, note_id))
+def as_json(note: Note) -> dict[str, Any]:
+    return NoteOut.model_validate(note).model_dump(mode="json")
 
 
-@app.get("/notes")
-def newest() -> dict[str, Any]:
-    limit = int(request.args.get("limit", 50))
-    notes = db.session.scalars(select(Note).order_by(Note.id.desc()).limit(limit))
-    return {"items": [as_json(note) for note in notes]}
-
-
-@app.post("/notes")
-def create() -> tuple[dict[str, Any], int]:
-    note = Note(**NoteIn.model_validate(request.get_json()).model_dump())
-    db.session.add(note)
-    db.session.commit()
-    return as_json(note), 201
-
-
-@app.get("/livez")
-def livez() -> dict[str, Any]:
-    return {"status": "alive"}
+add_views(app, as_json, lambda body: NoteIn.model_validate(body).text)
