@@ -39,10 +39,13 @@ lock: install ## pin what each pyproject.toml newly asks for
 upgrade: install ## pin the newest that each pyproject.toml allows
 	@.venv/bin/python bin/lock --upgrade
 
+bench: install ## bake the default project, measure it and print tables (ONLY="memory boot", ARGS=--help)
+	@.venv/bin/python -m benchmarks $(ONLY) $(ARGS)
+
 release: install ## date the changelog, set the version, commit and tag (VERSION=0.2.0)
 	@.venv/bin/python bin/release '$(VERSION)'
 
 install: ## make .venv
 	@bin/install
 
-.PHONY: help demo test lint check format lock upgrade release install
+.PHONY: help demo test lint check format lock upgrade bench release install

@@ -1,10 +1,9 @@
 """Count what the outermost layer of the service costs each request, in instructions.
 
-Instructions are counted by valgrind's callgrind, and repeat within 1 % where seconds do not. The request is
-for a view that does nothing: 1 % of what a request for notes costs would be half of the layer. What metrics
-add to the use of a connection is counted beside it, once for each request.
+The request is for a view that does nothing: 1 % of what a request for notes costs would be half of the layer.
+What metrics add to the use of a connection is counted beside it, once for each request.
 
-    python benchmarks/edge.py [PROJECT]
+    python -m benchmarks.edge [PROJECT]
 
 PROJECT is a generated project with its .venv; without one, the default project is generated and installed.
 """
@@ -12,28 +11,25 @@ PROJECT is a generated project with its .venv; without one, the default project 
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
-import io
 import os
-import re
-import shutil
 import sqlite3
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = "notes_service"
-FEW, MANY = 100, 1100  # requests; the first ones fill caches, and are in both processes
+from .callgrind import count_instructions, run_parts
+from .project import PACKAGE, ROOT, SECRET, generate, scratch_folder
+from .wsgi import answer
+
+COUNT = 200  # requests in each part
 
 
 # -- in the process that is measured: what the project's own Python runs -----------------------------
 
 
-def requests(layers: str) -> Callable[[], None]:
+def requests(layers: str) -> Callable[[], object]:
     """Return what sends one request through the layers that are named, to a view that does nothing."""
     app = importlib.import_module(f"{PACKAGE}.app").create_app()
     app.add_url_rule("/nothing", view_func=dict)
@@ -44,28 +40,7 @@ def requests(layers: str) -> Callable[[], None]:
     elif "line" not in layers:
         edge.write_line = None
 
-    def send() -> None:
-        environ = {
-            "REQUEST_METHOD": "GET",
-            "SCRIPT_NAME": "",
-            "PATH_INFO": "/nothing",
-            "QUERY_STRING": "",
-            "SERVER_NAME": "127.0.0.1",
-            "SERVER_PORT": "8000",
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "REMOTE_ADDR": "127.0.0.1",
-            "HTTP_HOST": "127.0.0.1:8000",
-            "HTTP_USER_AGENT": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
-            "HTTP_ACCEPT": "*/*",
-            "wsgi.url_scheme": "http",
-            "wsgi.input": io.BytesIO(),
-        }
-        response = app.wsgi_app(environ, lambda *given: None)
-        for _ in response:
-            pass
-        response.close()
-
-    return send
+    return lambda: answer(app.wsgi_app, "GET", "/nothing")
 
 
 def connections(pool: str) -> Callable[[], None]:
@@ -79,15 +54,10 @@ def connections(pool: str) -> Callable[[], None]:
     return use
 
 
-def repeat(what: str, count: int) -> None:
-    """Do something so many times."""
+def repeat(what: str) -> None:
+    """Do something in parts."""
     kind, _, layers = what.partition(":")
-    once = (requests if kind == "requests" else connections)(layers)
-    # It would run now and then, after a number of objects that has nothing to do with the layer.
-    gc.collect()
-    gc.disable()
-    for _ in range(count):
-        once()
+    run_parts((requests if kind == "requests" else connections)(layers), COUNT)
 
 
 # -- in the process that measures --------------------------------------------------------------------
@@ -97,26 +67,18 @@ def main() -> None:
     """Print a table of instructions per request."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("project", nargs="?", type=Path, help="a generated project with its .venv")
-    parser.add_argument("--repeat", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--repeat", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.repeat:
-        repeat(given.repeat[0], int(given.repeat[1]))
+        repeat(given.repeat)
         return
-    valgrind = shutil.which("valgrind")
-    if not valgrind:
-        sys.exit("edge: valgrind is needed; on Debian and Ubuntu: apt install valgrind")
-    with tempfile.TemporaryDirectory() as folder:
-        project = given.project.resolve() if given.project else generate(Path(folder))
+    with scratch_folder() as folder:
+        project = given.project.resolve() if given.project else generate(folder)
         if not (project / ".venv" / "bin" / "python").exists():
             sys.exit(f"edge: {project} has no .venv, run `make install` there")
 
-        # What Python compiles in the first process would be counted there, and in no other.
-        python = str(project / ".venv/bin/python")
-        subprocess.run([python, "-m", "compileall", "-q", "src"], cwd=project, check=True)
-
         def cost(what: str) -> float:
-            few, many = (instructions(valgrind, project, what, count) for count in (FEW, MANY))
-            return (many - few) / (MANY - FEW) / 1000
+            return count(project, what)
 
         below = cost("requests:nothing")
         headers = cost("requests:id") - below
@@ -134,51 +96,25 @@ def main() -> None:
         sys.stdout.write(f"| {name} | {thousands:.1f} |\n")
 
 
-def generate(folder: Path) -> Path:
-    """Generate the default project and install it."""
-    from cookiecutter.main import cookiecutter
-
-    project = Path(
-        cookiecutter(
-            str(ROOT),
-            no_input=True,
-            default_config={"replay_dir": str(folder / "replay")},
-            output_dir=str(folder),
-        )
-    )
-    subprocess.run(["make", "install"], cwd=project, check=True, stdout=subprocess.DEVNULL)
-    return project
-
-
-def instructions(valgrind: str, project: Path, what: str, count: int) -> int:
-    """Count the instructions of a process that does something so many times."""
+def count(project: Path, what: str) -> float:
+    """Return thousand instructions of what a process does in parts."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "metrics").mkdir()
-        # No other variable is handed on: nothing but the number differs between two processes.
+        # No other variable is handed on: nothing but the layers differs between two processes.
         environment = {
             "PATH": os.defpath,
-            "PYTHONPATH": "src",
+            "PYTHONPATH": f"src{os.pathsep}{ROOT}",
             "PYTHONHASHSEED": "0",
             "DATABASE_URL": f"sqlite:///{folder}/notes.db",
-            "SECRET_KEY": "a key for measurements, long enough",
+            "SECRET_KEY": SECRET,
         }
         if what.endswith(("metrics", "measured")):
             environment |= {"PROMETHEUS_MULTIPROC_DIR": f"{folder}/metrics", "METRICS_BIND": "127.0.0.1:9100"}
         sqlite3.connect(folder / "notes.db").close()
-        counted = folder / "counted"
-        command = [valgrind, "--tool=callgrind", f"--callgrind-out-file={counted}"]
-        command += [str(project / ".venv/bin/python"), str(Path(__file__).resolve()), "--repeat", what]
-        done = subprocess.run(
-            [*command, str(count)], cwd=project, env=environment, stderr=subprocess.PIPE, check=False
-        )
-        if done.returncode:
-            sys.stderr.buffer.write(done.stderr)
-            sys.exit(f"edge: status {done.returncode} of {' '.join(command)}")
-        found = re.search(r"^(?:summary|totals): (\d+)", counted.read_text(), re.MULTILINE)
-    if not found:
-        sys.exit("edge: callgrind has counted nothing")
-    return int(found[1])
+        command = [str(project / ".venv/bin/python"), "-m", "benchmarks.edge", "--repeat", what]
+        (thousands,) = count_instructions(command, COUNT, cwd=project, env=environment)
+    return thousands
 
 
 if __name__ == "__main__":

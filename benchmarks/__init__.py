@@ -1,0 +1,1 @@
+"""Measurements of the generated service. `make bench` prints them as tables."""
