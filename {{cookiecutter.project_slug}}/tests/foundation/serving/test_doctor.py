@@ -36,6 +36,7 @@ WRONG = [
     ("APP_ENV is development", {"APP_ENV": "development"}),
     ("APP_ENV is testing", {"APP_ENV": "testing"}),
     ("DATABASE_TIMEOUT permits statements of 30 seconds", {"DATABASE_TIMEOUT": "30"}),
+    ("WEB_BIND accepts connections", {"WEB_BIND": "0.0.0.0:8000"}),
     ("QUEUE_LIMIT is 0 ms", {"QUEUE_LIMIT": "0"}),
     ("QUEUE_LIMIT is 1001 ms", {"QUEUE_LIMIT": "1001"}),
     ("TRUSTED_HOSTS is not set", {"TRUSTED_HOSTS": ""}),
@@ -56,6 +57,9 @@ REFUSED = [
 ACCEPTED = [
     {"DATABASE_TIMEOUT": "29"},
     {"QUEUE_LIMIT": "1000"},
+    {"WEB_BIND": "0.0.0.0:8000", "FORWARDED_ALLOW_IPS": "10.0.0.0/8"},
+    {"WEB_BIND": "0.0.0.0:8000", "WEB_WORKER_CLASS": "gevent"},
+    {"WEB_BIND": "fd://3"},
     {"FORWARDED_ALLOW_IPS": "10.0.0.0/8"},
     {"METRICS_BIND": "127.0.0.1:9100"},
     {"LOG_LEVEL": "warning"},
