@@ -13,10 +13,10 @@ help: ## this list
 demo: ## generate the default project and serve it on http://127.0.0.1:8000
 	@exec bin/demo
 
-test: ## ask every question, generate, and pass the tests of one project: minutes
+test: ## test the questions, generate a project and run its tests: minutes
 	@exec bin/test -m "not matrix"
 
-lint: install ## format, lint, types
+lint: install ## check format, lint, types and wording
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/ruff format --no-cache --check $(SOURCE)
@@ -24,7 +24,7 @@ lint: install ## format, lint, types
 	.venv/bin/mypy
 	bin/words
 
-check: lint ## all of it, every set of answers on its servers: what CI runs
+check: lint ## run lint and every test, with every set of answers, as CI does
 	@exec bin/test
 
 format: install ## format the code and fix what lint can fix
@@ -33,10 +33,10 @@ format: install ## format the code and fix what lint can fix
 	.venv/bin/ruff check --no-cache --fix --exit-zero --ignore N999 $(SOURCE)
 	.venv/bin/ruff format --no-cache $(SOURCE)
 
-lock: install ## pin what each pyproject.toml newly asks for
+lock: install ## pin new dependencies of each pyproject.toml
 	@.venv/bin/python bin/lock
 
-upgrade: install ## pin the newest that each pyproject.toml allows
+upgrade: install ## pin the newest versions that each pyproject.toml allows
 	@.venv/bin/python bin/lock --upgrade
 
 bench: install ## bake the default project, measure it and print tables (ONLY="memory boot", ARGS=--help)

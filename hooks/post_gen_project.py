@@ -1,6 +1,6 @@
-"""Keep what the answers ask for: the one place where a file depends on an answer. Print the next commands.
+"""Delete the files that the answers leave out, and print the next commands.
 
-Offline, repeatable, and short: whoever runs the template runs this.
+WANTED is the only place where a file depends on an answer. The hook needs no network and may run twice.
 """
 
 import os
@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-# A choice can only be one of the words in cookiecutter.json: nothing that was typed comes here.
+# Choices come from the lists in cookiecutter.json: no free text reaches this code.
 DATABASE = "{{ cookiecutter.database }}"
 SERVER = "{{ cookiecutter.server }}"
 CONTAINER, KUBERNETES, SYSTEMD, TRACING, ERROR_REPORTING, NOTEBOOKS, UNDER_CRUFT = (
@@ -72,18 +72,19 @@ for name, wanted in WANTED.items():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-        # A folder that holds nothing more is gone, too.
+        # Remove folders that this leaves empty.
         for folder in path.parents[:-1]:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
-# A template that came as a zip file has lost these bits.
+# A template unpacked from a zip file has lost the executable bits.
 for script in Path("bin").iterdir():
     script.chmod(0o755)
 
-# cruft, which defines _commit, generates several copies to compare them.
+# cruft, which defines _commit, generates several copies to compare them: print nothing then.
 if not UNDER_CRUFT:
     project, started_in = Path.cwd(), Path(os.environ.get("PWD", "/"))
     shown = project.name if project.parent == started_in.resolve() else str(project)
     lines = f"\nNext:\n\n  cd {shlex.quote(shown)}\n  make serve    # http://127.0.0.1:8000\n"
-    sys.stdout.buffer.write(os.fsencode(lines + "\n"))  # The path, whatever the encoding of the terminal.
+    # The terminal's encoding may lack characters of the path.
+    sys.stdout.buffer.write(os.fsencode(lines + "\n"))

@@ -79,12 +79,11 @@ def _settings(settings: ServiceSettings) -> Iterator[Finding]:
         problem = "permits statements of 30 seconds and more: a few slow ones block every thread"
         yield Finding("DATABASE_TIMEOUT", problem, "lower it, and move slow work out of requests")
     host = settings.web_bind.rpartition(":")[0]
-    is_reachable = not settings.web_bind.startswith(("unix:", "fd:")) and not configuration.is_loopback(host)
-    proxies = set(settings.forwarded_allow_ips.replace(" ", "").split(","))
-    if is_reachable and proxies <= {"127.0.0.1", "::1"} and not settings.web_worker_class.startswith("gevent"):
-        problem = "accepts connections from other machines, and no proxy is trusted there: slow clients hold"
-        problem += " every thread"
-        yield Finding("WEB_BIND", problem, "put nginx in front, and name it in FORWARDED_ALLOW_IPS")
+    is_local = settings.web_bind.startswith(("unix:", "fd:")) or configuration.is_loopback(host)
+    has_proxy = not set(re.split("[ ,]+", settings.forwarded_allow_ips)) <= {"127.0.0.1", "::1"}
+    if not (is_local or has_proxy or settings.web_worker_class.startswith("gevent")):
+        problem = "accepts connections from other machines, and no proxy there is trusted"
+        yield Finding("WEB_BIND", f"{problem}: slow clients block each thread", "put nginx in front")
     if not 0 < settings.longest_wait <= 1000:
         problem = f"is {settings.longest_wait} ms: in an overload clients leave before they are answered"
         yield Finding("QUEUE_LIMIT", problem, "remove it, so that it is 500")
