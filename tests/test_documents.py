@@ -58,11 +58,11 @@ def failures(bake: Bake) -> str:
 @pytest.mark.parametrize("deployment", ["with nothing", "with everything"])
 @pytest.mark.parametrize("answers", COMBINATIONS, ids=name_of)
 def test_every_link_leads_to_a_file_and_a_heading(answers: Answers, deployment: str, bake: Bake) -> None:
-    """Each link of docs/ leads to a file, which answers may have removed, and to a heading there."""
+    """Each link of the README and of docs/ leads to a file, which answers may have removed, and to a heading there."""
     project = bake(**answers | DEPLOYMENTS[deployment])
     possible = tree(bake(hooks=False))
 
-    for document in sorted((project / "docs").iterdir()):
+    for document in [project / "README.md", *sorted((project / "docs").iterdir())]:
         for href in links(document.read_text("utf-8")):
             path, _, anchor = href.partition("#")
             if ":" in path:
