@@ -84,7 +84,7 @@ def _settings(settings: ServiceSettings) -> Iterator[Finding]:
     if not (is_local or has_proxy or settings.web_worker_class.startswith("gevent")):
         problem = "accepts connections from other machines, and no proxy there is trusted"
         yield Finding("WEB_BIND", f"{problem}: slow clients block each thread", "put nginx in front")
-    if not 0 < settings.longest_wait <= 1000:
+    if not 0 < settings.longest_wait < 5000:
         problem = f"is {settings.longest_wait} ms: in an overload clients leave before they are answered"
         yield Finding("QUEUE_LIMIT", problem, "remove it, so that it is 500")
     elif sys.platform != "linux":
