@@ -211,6 +211,7 @@ class Plan:
     # -- names -------------------------------------------------------------------------------------
 
     def _find_needs(self) -> None:
+        changed = self._changed()
         for item in self.items:
             scopes: list[Scope] = []
             if item.kind in {"function", "class", "model", "view", "decision"} and item.name in self.scopes:
@@ -227,6 +228,8 @@ class Plan:
                     named = self.index.owner(load.id, owners.get(id(load), self.module))
                     if named is None or named.scope is self.module:
                         item.needs.add(load.id)
+                # A global that a function only changes is read nowhere.
+                item.needs |= {name for name, functions in changed.items() if item.name in functions}
                 bound = {name for scope in scopes for name in scope.bindings}
                 for name in sorted(item.needs & bound & self.by_name.keys()):
                     item.questions.append(f"which `{name}` is meant, the local or the global one?")

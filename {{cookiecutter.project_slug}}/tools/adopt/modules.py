@@ -88,6 +88,12 @@ class Feature:
         found = [item for item in self.plan.items if item.kind == "view" and self.path_is_known(item)]
         return [item for item in found if self.plan.by_name[item.name] is item]
 
+    @property
+    def undecided(self) -> list[Item]:
+        """The functions and classes that are not moved, because a question is open."""
+        found = [item for item in self.plan.items if item.kind in {"function", "class"} and item.name]
+        return [item for item in found if id(item) not in self.code and any(self.plan.blockers(item))]
+
     # -- routes ------------------------------------------------------------------------------------
 
     def path_is_known(self, item: Item) -> bool:
@@ -140,7 +146,7 @@ class Feature:
         found = {f"{folder}/__init__.py": f'"""{words}: a feature that was a notebook."""\n'}
         if self.items("models"):
             found[f"{folder}/models.py"] = self.module("models", f"The tables of {words.lower()}.")
-        if self.items("service"):
+        if self.items("service") or self.undecided:
             found[f"{folder}/service.py"] = self.module(
                 "service", f"Operations of {words.lower()}. The caller commits."
             )
@@ -157,6 +163,8 @@ class Feature:
         if module == "service":
             items = self.ordered(items)
         parts = [self.text(item) for item in items]
+        if module == "service":
+            parts += [self.comment(item) for item in self.undecided]
         if module == "views":
             parts = [f'bp = Blueprint("{self.name}", __name__, url_prefix="{self.prefix}")']
             parts += [self.text(item) for item in items if item.kind != "view"]
@@ -251,6 +259,13 @@ class Feature:
             f"    raise Problem(501, {' '.join(repr(part) for part in parts)})",
         ]
         return "\n".join(lines)
+
+    def comment(self, item: Item) -> str:
+        """Return a function or class that is not moved, as a comment below its questions."""
+        questions = [f"{each.unit.label}: {text}" for each, text in self.plan.blockers(item)]
+        lines = [f"`{item.name}` is not moved until this is decided:", *questions]
+        lines += [f"    {line}" for line in self.plan.notebook.segment(item.node).splitlines()]
+        return "\n".join(f"# {part}".rstrip() for line in lines for part in _wrapped(line))
 
     # -- imports -----------------------------------------------------------------------------------
 

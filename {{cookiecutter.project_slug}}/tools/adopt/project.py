@@ -64,7 +64,7 @@ class Project:
         """Raise `WrongNameError` unless a feature can be written under this name."""
         if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or len(name) > LONGEST:
             raise WrongNameError(
-                f"NAME={name} is no name: use at most {LONGEST} lower-case letters, as in churn"
+                f"NAME={name} is not a valid name: add NAME=churn, with at most {LONGEST} lower-case letters"
             )
         is_word = keyword.iskeyword(name) or keyword.issoftkeyword(name) or hasattr(builtins, name)
         if name in RESERVED or is_word or name in sys.stdlib_module_names:
@@ -72,7 +72,10 @@ class Project:
         folders = [self.source / name, self.source / f"{name}.py", self.root / "tests" / name]
         for path in [*folders, self.root / "docs" / f"adopting-{name}.md"]:
             if path.exists() or path.is_symlink():
-                raise WrongNameError(f"{path.relative_to(self.root)} exists: choose another NAME")
+                raise WrongNameError(
+                    f"{path.relative_to(self.root)} exists: choose another NAME,"
+                    f" or run make feature-remove NAME={name}"
+                )
         for path in self.source.rglob("views.py"):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 if not isinstance(node, ast.Call) or not ast.unparse(node.func).endswith("Blueprint"):

@@ -11,8 +11,8 @@ from .vocabulary import words
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 # Methods that change a container, or a DataFrame.
 CHANGES = words(
-    "add append appendleft clear discard drop_duplicates extend extendleft insert pop popitem popleft remove"
-    " reverse setdefault sort sort_values update"
+    "add append appendleft clear discard extend extendleft insert pop popitem popleft remove reverse"
+    " setdefault sort update"
 )
 
 

@@ -84,6 +84,7 @@ def test_no_secret_is_listed(environment: pytest.MonkeyPatch, complete: bool) ->
     assert "hush" not in text
     assert SECRET not in text
     assert "API_TOKEN=**********" in lines
+    assert "CORS_CREDENTIALS=false" in lines
 
 
 def test_problems_are_in_the_lines_of_their_settings(environment: pytest.MonkeyPatch) -> None:

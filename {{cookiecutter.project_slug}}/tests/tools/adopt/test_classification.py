@@ -100,6 +100,37 @@ def test_a_cell_without_statements_may_be_a_decision(shape: str, tmp_path: Path)
     )
 
 
+def test_what_is_not_moved_is_a_comment(tmp_path: Path) -> None:
+    """A function whose question is open is in service.py as a comment, below the question."""
+    cells = ("model = train()", "def predict(age):\n    return model[age]")
+    text = feature_of(tmp_path, *cells).files()["src/shop/adopted/service.py"]
+
+    _, comment = text.split("# `predict` is not moved until this is decided:\n")
+    assert comment.startswith("# cell 1: `model` is ")
+    assert comment.endswith("#     def predict(age):\n#         return model[age]\n")
+    assert "\ndef " not in text
+
+
+def test_a_function_that_only_changes_a_global_is_not_pure(tmp_path: Path) -> None:
+    """A counter that no cell reads is a question, and the function that counts is not moved."""
+    feature = feature_of(tmp_path, "n = 0", "def score(age):\n    global n\n    n += 1\n    return age")
+
+    assert "`n` is changed by score, and each process has its own copy" in write_plan(feature, [])
+    assert [item.name for item in feature.undecided] == ["score"]
+
+
+def test_a_sorted_copy_changes_no_frame(tmp_path: Path) -> None:
+    """`sort_values` returns a copy: only with `inplace` it changes the frame."""
+    cells = "import pandas as pd\ndf = pd.read_csv('a.csv')", "def m():\n    return df.sort_values('v'{})"
+
+    plans = [
+        write_plan(feature_of(tmp_path / name, cells[0], cells[1].format(more)), [])
+        for name, more in (("copy", ""), ("inplace", ", inplace=True"))
+    ]
+
+    assert ["`df` is changed by m" in plan for plan in plans] == [False, True]
+
+
 def test_a_commit_becomes_the_end_of_a_transaction(tmp_path: Path) -> None:
     """A view's commit ends `with transaction()`, and no view commits, rolls back or closes a session."""
     for number, shape in enumerate(("global_session", "shop", "local_sessions")):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tools.doctor.examination import examine
 
-from .samples import write
+from .samples import notebook, write
 
 APP = """
 import threading
@@ -77,6 +77,14 @@ def test_the_configuration_above_the_code_counts(tmp_path: Path) -> None:
     (setting,) = [finding for finding in findings if finding.rule == "N601"]
     assert setting.place.path.endswith("uwsgi.ini")
     assert {use.where.split()[0] for use in setting.uses} == {"N102", "N403"}
+
+
+def test_a_notebook_does_not_contradict_the_configuration(tmp_path: Path) -> None:
+    """An object that a notebook keeps crosses no fork, because no server loads a notebook."""
+    cells = "import sqlite3", "conn = sqlite3.connect('a.db')", "conn.execute('SELECT 1')"
+    write(tmp_path, {"notebooks/mine.ipynb": notebook(*cells), "gunicorn.conf.py": "preload_app = True\n"})
+
+    assert {finding.level for finding in examine([tmp_path])[0]} == {"note"}
 
 
 def test_the_configuration_of_another_project_does_not_count(tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ def has_end(node: ast.AST) -> bool:
 
 def check_servers(code: Code, found: Iterable[Finding]) -> Iterator[Finding]:
     """Yield the settings of servers that make other findings fatal."""
-    found = list(found)
+    # A note is about a notebook, which no server loads.
+    found = [finding for finding in found if finding.level != "note"]
     inherited = [finding for finding in found if finding.rule in INHERITED]
     threads = [finding for finding in found if finding.rule == "N401"]
     for setting, causes in ((code.deployment.preload, inherited), (code.deployment.no_threads, threads)):

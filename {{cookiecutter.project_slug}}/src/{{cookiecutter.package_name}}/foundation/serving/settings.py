@@ -54,7 +54,9 @@ def _hide(name: str, field: FieldInfo, value: str) -> str:
     """Return the value, or stars in place of a secret; of the database's URL only the password is one."""
     if name == "database_url" and value:
         return make_url(value).set(query={}).render_as_string(hide_password=True)
-    is_secret = not field.repr or SECRET.search(name.upper()) or SecretStr in _types(field.annotation)
+    types = set(_types(field.annotation))
+    is_named = SECRET.search(name.upper()) and types != {bool}
+    is_secret = not field.repr or is_named or SecretStr in types
     return HIDDEN if value and is_secret else value
 
 
