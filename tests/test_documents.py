@@ -58,7 +58,7 @@ def failures(bake: Bake) -> str:
 @pytest.mark.parametrize("deployment", ["with nothing", "with everything"])
 @pytest.mark.parametrize("answers", COMBINATIONS, ids=name_of)
 def test_every_link_leads_to_a_file_and_a_heading(answers: Answers, deployment: str, bake: Bake) -> None:
-    """Each link of the README and of docs/ leads to a file, which answers may have removed, and to a heading there."""
+    """Each link of the README and of docs/ leads to a file that is possible, and to a heading there."""
     project = bake(**answers | DEPLOYMENTS[deployment])
     possible = tree(bake(hooks=False))
 

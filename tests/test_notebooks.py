@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,42 @@ from .processes import run
 
 PROOF = "tests/foundation/proofs/test_notebooks.py"
 TOOLS = "jupyterlab", "matplotlib", "pandas"
+PRICES_TEST = """
+def test_a_price_is_predicted(client):
+    answers = [client.post("/prices/predict", json={"district": name}) for name in ("north", "west")]
+    assert [answer.status_code for answer in answers] == [200, 404]
+    assert answers[0].json == {"price": 250.0}
+"""
 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("database", ["postgresql", "sqlite"])
 def test_every_cell_of_a_new_project_runs(database: str, workshop: Workshop) -> None:
-    """The notebooks of a new project, and the experiments of docs/notebooks.md, run as they are."""
+    """The notebooks of a new project, and the code of docs/notebooks.md, run as they are."""
     project = generate(workshop(), {"database": database})
     run("bin/install", "notebook", cwd=project, timeout=BOUND)
+    write_prices(project)
 
-    run(".venv/bin/pytest", PROOF, cwd=project, timeout=BOUND, env=SKIPPING_IS_FAILING)
+    run(".venv/bin/pytest", PROOF, "tests/prices", cwd=project, timeout=BOUND, env=SKIPPING_IS_FAILING)
+
+
+def write_prices(project: Path) -> None:
+    """Write the feature of docs/notebooks.md, its data and a test."""
+    page = (project / "docs" / "notebooks.md").read_text("utf-8").partition("## From a CSV file")[2]
+    service, views = re.findall(r"^```python\n(.+?)^```$", page, re.MULTILINE | re.DOTALL)[:2]
+    files = {
+        "src/notes_service/prices/__init__.py": "",
+        "src/notes_service/prices/prices.csv": "district,price\nnorth,200\nnorth,300\nnorth,\n",
+        "src/notes_service/prices/service.py": service,
+        "src/notes_service/prices/views.py": views,
+        "tests/prices/__init__.py": "",
+        "tests/prices/test_views.py": PRICES_TEST,
+    }
+    for name, text in files.items():
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text(text)
+    app = project / "src" / "notes_service" / "app.py"
+    app.write_text(app.read_text().replace('    "notes",\n', '    "notes",\n    "prices",\n'))
 
 
 def test_make_prove_and_make_notebook_alone_install_them(bake: Bake) -> None:

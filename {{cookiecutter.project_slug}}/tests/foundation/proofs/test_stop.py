@@ -11,9 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ..servers import GUNICORN, KINDS, PACKAGE, PATIENCE, Kind, Project, wait_until
+from ..fixtures import SECRET
+from ..servers import GUNICORN, KINDS, PACKAGE, PATIENCE, UWSGI, Kind, Project, wait_until
 from .conftest import Start
 
+LOADING = "\nimport pathlib, time\npathlib.Path('loading').touch()\ntime.sleep(600)\n"
+FORKED = """
+import itertools
+forks = itertools.count()
+os.register_at_fork(
+    after_in_parent=lambda: next(forks) == 0 and os.kill(os.getpid(), signal.SIGTERM)
+)
+"""
 # gunicorn's thread worker keeps its connections for a moment, and the others keep none.
 KEEPING = [kind for kind in KINDS if kind.needs == "gevent" or "gevent" in kind.name]
 
@@ -34,6 +43,33 @@ def test_sigterm_answers_the_request_in_flight_and_ends_with_0(
         assert answer.result().body == b"answered", server.log
     assert server.wait() == 0, server.log
     assert not server.is_listening()
+
+
+def test_sigterm_during_the_startup_ends_the_server(
+    kind: Kind, launch: Start, project: Project, database_url: str
+) -> None:
+    """SIGTERM while the service is loaded ends every process immediately: no request is in flight."""
+    project.append(f"{PACKAGE}/wsgi.py", LOADING)
+    server = launch(kind, DATABASE_URL=database_url, SECRET_KEY=SECRET)
+    wait_until((project.folder / "loading").exists, "the service is loaded")
+
+    server.signal(signal.SIGTERM)
+
+    assert server.wait() == -signal.SIGTERM, server.log
+    wait_until(lambda: not server.is_running(), "every process has ended")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is UWSGI], ids=str)
+def test_sigterm_while_the_workers_are_forked_ends_all(
+    kind: Kind, launch: Start, project: Project, database_url: str
+) -> None:
+    """SIGTERM after the first fork of uWSGI's master ends it, and leaves no worker."""
+    project.append(f"{PACKAGE}/foundation/serving/uwsgi.py", FORKED)
+
+    server = launch(kind, DATABASE_URL=database_url, SECRET_KEY=SECRET, WEB_CONCURRENCY="4")
+
+    assert server.wait() == -signal.SIGTERM, server.log
+    wait_until(lambda: not server.is_running(), "every process has ended")
 
 
 @pytest.mark.parametrize("kind", KEEPING, ids=str)

@@ -8,10 +8,12 @@ import fcntl
 import importlib
 import math
 import os
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 # Each of these libraries starts a thread for every processor, in every worker.
@@ -25,8 +27,18 @@ def check(*also: Callable[[], None]) -> None:
         exit_code = _build(*also)
         sys.stdout.flush()
         os._exit(exit_code)
-    if exit_code := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+    before = signal.signal(signal.SIGTERM, partial(_stop, child))
+    exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    signal.signal(signal.SIGTERM, before)
+    if exit_code:
         raise SystemExit(exit_code if exit_code > 0 else 1)
+
+
+def _stop(child: int, number: int, frame: object) -> None:
+    """End the child, which holds the server's socket, and then this process by the same signal."""
+    os.kill(child, signal.SIGKILL)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _build(*also: Callable[[], None]) -> int:

@@ -1,6 +1,7 @@
 """uWSGI: its permitted addresses, and the preparations of its master, which runs this by `shared-import`."""
 
 import os
+import signal
 import sys
 
 from . import preflight
@@ -29,8 +30,28 @@ def check_address() -> None:
     exit_with(ConfigurationError(f"WEB_BIND={bind} {problem}"))
 
 
+def end_new_workers() -> None:
+    """Let a worker that has just been forked end on the signal of its master.
+
+    It inherits that SIGHUP is ignored, and would miss it: the master would wait for it without end.
+    """
+
+    def begin_worker() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP}),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP}),
+        after_in_child=begin_worker,
+    )
+
+
 if "uwsgi" in sys.modules:
+    # uWSGI ignores it until all workers are forked. This ends the master, and no-orphans its workers.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     preflight.share_processors(sys.modules["uwsgi"].numproc)
     preflight.check(check_address)
     if os.environ.get("METRICS_BIND"):
         preflight.make_metrics_folder()
+    end_new_workers()
