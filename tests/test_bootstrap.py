@@ -177,6 +177,25 @@ def test_a_folder_that_was_moved_gets_a_new_environment(house: Path, tmp_path: P
     assert done.stderr == "install: making .venv\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "is_filled"),
+    [(None, True), ("A=1\nSECRET_KEY=\n", True), ("SECRET_KEY=mine\n", False), ("A=1\n", False)],
+)
+def test_a_missing_key_is_made(text: str | None, is_filled: bool, house: Path) -> None:
+    """Without .env, or with an empty key in it, the installation makes a key; it changes no other .env."""
+    (house / "requirements" / "development.txt").write_text("# nothing\n")
+    (house / ".env.example").write_text("A=1\nSECRET_KEY=\n")
+    if text is not None:
+        (house / ".env").write_text(text)
+
+    for _ in range(2):
+        run("bin/install", cwd=house, timeout=BOUND)
+
+    found = (house / ".env").read_text()
+    assert bool(re.fullmatch(r"A=1\nSECRET_KEY=[\w-]{64}\n", found)) is is_filled
+    assert is_filled or found == text
+
+
 def test_arguments_of_the_test_command_are_pytests() -> None:
     """The test command passes its arguments to pytest."""
     done = run("bin/test", "--version", cwd=ROOT)
