@@ -1,4 +1,4 @@
-"""How migrations run: on an engine of their own, one process at a time.
+"""The environment of migrations: a separate engine, and one process at a time.
 
 The service's engine would end a long migration with its statement timeout.
 """

@@ -86,7 +86,7 @@ def _database_url(text: str) -> str:
             raise ValueError(f"has the port {url.port}, the last one is 65535")
         return url.render_as_string(hide_password=False)
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-        raise ValueError("names no file: in memory, every process would have a database of its own")
+        raise ValueError("names no file: in memory, every process would have a separate database")
     # Flask-SQLAlchemy and Alembic each resolve a relative path differently.
     path = Path(url.database).absolute()
     if not path.parent.is_dir():

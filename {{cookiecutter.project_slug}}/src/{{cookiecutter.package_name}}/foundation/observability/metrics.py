@@ -1,4 +1,4 @@
-"""Prometheus metrics of all worker processes together, served at an address of their own (METRICS_BIND)."""
+"""Prometheus metrics of all worker processes together, served at a separate address (METRICS_BIND)."""
 
 import logging
 import os

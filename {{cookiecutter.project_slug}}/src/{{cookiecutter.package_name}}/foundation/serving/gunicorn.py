@@ -130,7 +130,7 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Let a signal end a worker immediately until the worker has handlers of its own."""
+    """Let a signal end a worker immediately until the worker has set its handlers."""
     for number in ENDS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
