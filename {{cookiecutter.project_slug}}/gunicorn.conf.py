@@ -70,6 +70,6 @@ control_socket_disable = True
 
 # -- logs --------------------------------------------------------------------------------------
 
-# The application logs each request, under every server alike.
+# The application logs each request itself, on every server.
 loglevel = _settings.log_level
 logger_class = _foundation.Logger

@@ -97,7 +97,7 @@ def migrate() -> None:
                     raise SystemExit(
                         f"a transaction has been in the way for {PATIENCE} seconds: see pg_stat_activity"
                     )
-                time.sleep(LOCK_TIMEOUT)  # Now those go on who have waited behind it.
+                time.sleep(LOCK_TIMEOUT)  # Requests that waited behind the lock run now.
 
 
 def comes_through(engine: Engine, options: dict[str, Any]) -> bool:

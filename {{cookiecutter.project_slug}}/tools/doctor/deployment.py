@@ -1,4 +1,4 @@
-"""The findings about settings, which a program of the project prints as JSON."""
+"""Findings about settings, from a program of the project that prints them as JSON."""
 
 import json
 import subprocess

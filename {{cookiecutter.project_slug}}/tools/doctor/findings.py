@@ -133,7 +133,7 @@ class Code:
 
     @cached_property
     def owners(self) -> list[Scope]:
-        """The scopes whose names last as long as the process: modules, classes, factories of applications."""
+        """The scopes whose names live as long as the process: modules, classes, application factories."""
         roots = (scope for scope in self.reach.at_import if scope.is_class or isinstance(scope, Module))
         factories = (
             scope for scope in self.reach.at_import if scope.is_function and self.reach.is_factory(scope)

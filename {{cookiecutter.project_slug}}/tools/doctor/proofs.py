@@ -237,7 +237,7 @@ def run_workers(work: Callable[[int], str], patience: int) -> list[str]:
 def fork_worker(
     work: Callable[[int], str], number: int, gate: tuple[int, int], patience: int
 ) -> tuple[int, int]:
-    """Fork a process that works once the gate is closed; return its id and where it reports to."""
+    """Fork a process that starts when the gate closes; return its id and the pipe of its report."""
     reader, writer = os.pipe()
     child = os.fork()
     if child:

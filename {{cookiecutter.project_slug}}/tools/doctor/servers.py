@@ -78,12 +78,12 @@ def read_file(file: Path) -> Deployment:
 
 
 def relative(file: Path) -> str:
-    """Return a path as a person would write it here."""
+    """Return a path relative to the current folder, if it is below it."""
     return str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else str(file)
 
 
 def read_uwsgi(text: str, shown: str) -> Deployment:
-    """Return what uwsgi.ini says: without lazy-apps, the master loads the code and then forks."""
+    """Return the settings of uwsgi.ini: without lazy-apps, the master loads the code and then forks."""
     parser = configparser.RawConfigParser(strict=False, allow_no_value=True, delimiters=("=",))
     try:
         parser.read_string(text)

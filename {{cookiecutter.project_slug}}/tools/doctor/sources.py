@@ -101,7 +101,7 @@ def parse(text: str) -> ast.Module:
 
 
 def find_ignores(text: str) -> Iterator[tuple[int, Ignore]]:
-    """Yield the ignore comments with their line numbers; comments in strings are none."""
+    """Yield the ignore comments with their line numbers, without those inside strings."""
     for token in tokenize.generate_tokens(StringIO(text).readline):
         if token.type == tokenize.COMMENT and (match := IGNORE.search(token.string)):
             rules = frozenset(match[1].replace(",", " ").split())

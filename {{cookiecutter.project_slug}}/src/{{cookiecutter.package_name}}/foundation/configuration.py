@@ -96,7 +96,7 @@ def _database_url(text: str) -> str:
 
 
 def _check_parameters(url: URL) -> None:
-    """Refuse a parameter that the driver does not know, that has no effect, or whose value no server gets."""
+    """Reject a parameter that is unknown to the driver, has no effect, or has a value that libpq rejects."""
     known: set[str] = set()
     postgresql = url.get_backend_name() == "postgresql"
     if postgresql and (url.query or any(name.startswith("PG") for name in os.environ)):
@@ -120,7 +120,7 @@ def _refused_by_libpq(parameters: Mapping[str, Sequence[str]]) -> str:
     from psycopg.conninfo import make_conninfo
     from psycopg.pq import PGconn
 
-    nowhere = "/dev/null"  # No folder, so that nothing can be reached.
+    nowhere = "/dev/null"  # Not a directory, so no server can be reached.
     texts = {name: ",".join(values) for name, values in parameters.items()}
     for name in texts:
         if NUMBERS.fullmatch(name) and not re.fullmatch("-?[0-9]+", texts[name]):
@@ -480,7 +480,7 @@ def refusals(settings: ServiceSettings) -> Iterator[Finding]:
 
 
 def remote_hosts(url: URL) -> list[str]:
-    """Return the hosts of a database's URL that are not this machine; it may name several."""
+    """Return the hosts in a database URL that are not this machine."""
     query = url.normalized_query
     several = ",".join((*query.get("host", ()), *query.get("hostaddr", ()))).split(",")
     named = [url.host or "", *(re.sub(r"^([^:]+|\[.*\]):[0-9]*$", r"\1", host) for host in several)]

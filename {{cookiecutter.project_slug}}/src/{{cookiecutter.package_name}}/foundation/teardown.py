@@ -1,4 +1,4 @@
-"""Teardown functions that cannot keep each other from running.
+"""Teardown functions that run even if another one fails.
 
 Flask 3.1 stops at the first that raises: the database session is not removed, and the client gets a 500 for
 committed work. Flask 3.2 runs them all, and then still fails the request. Delete this module when Flask runs

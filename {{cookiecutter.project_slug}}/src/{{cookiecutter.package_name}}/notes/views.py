@@ -75,7 +75,7 @@ def read_note(note_id: int) -> tuple[NoteOut, dict[str, str]]:
 @bp.patch("/<row_id:note_id>")
 @operation(headers=["ETag"], if_match="needed")
 def change_note(note_id: int, body: NoteIn) -> tuple[NoteOut, dict[str, str]]:
-    """Change a note. Send the ETag that you have read as If-Match, so that no change is lost."""
+    """Change a note. Send its ETag as If-Match, so that no other change is lost."""
     with transaction() as session:
         note = _find(session, note_id)
         refuse_other_version(note)

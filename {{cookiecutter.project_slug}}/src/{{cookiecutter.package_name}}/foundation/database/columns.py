@@ -18,7 +18,7 @@ class Identified:
 
 
 class Timestamped:
-    """The time at which the row was made."""
+    """The time when the row was created."""
 
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=lambda: datetime.now(UTC), sort_order=1)
 

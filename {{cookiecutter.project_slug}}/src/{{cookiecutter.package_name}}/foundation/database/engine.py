@@ -17,7 +17,7 @@ def init_app(app: Flask, settings: ServiceSettings) -> None:
     url, timeout, threads = settings.database_url, settings.database_timeout, settings.web_threads
     is_pooled = settings.database_pool == "external"
     options = engine_options(url, threads=threads, timeout=timeout, name=app.name, is_pooled=is_pooled)
-    # They are clients' data, and an error is logged with its statement.
+    # Parameters are clients' data, and a logged error has its statement.
     options["hide_parameters"] = settings.app_env != "development"
     app.config.update(SQLALCHEMY_DATABASE_URI=url, SQLALCHEMY_ENGINE_OPTIONS=options)
     db.init_app(app)

@@ -29,7 +29,7 @@ class TrustedProxies:
         return trusted
 
     def _apply_forwarded_headers(self, environ: WSGIEnvironment) -> None:
-        """Set the client's address, the last one that is no proxy's, and the scheme.
+        """Set the client's address, which is the last one that is not a proxy's, and the scheme.
 
         Each proxy appends the address of its peer; a client may have written those before. A proxy passes on
         the Host, so X-Forwarded-Host is ignored. Source: Werkzeug, "Tell Flask it is Behind a Proxy".
@@ -40,7 +40,7 @@ class TrustedProxies:
             environ["REMOTE_ADDR"] = str(address)
             if self.trusts_all or not self.includes(str(address)):
                 break
-        # Several proxies append theirs, too; a client may have written the first ones.
+        # Several proxies append theirs too, and a client may have set the first ones.
         scheme = environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip().lower()
         if scheme in {"http", "https"}:
             environ["wsgi.url_scheme"] = scheme

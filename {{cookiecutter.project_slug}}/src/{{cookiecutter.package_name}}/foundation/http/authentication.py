@@ -1,4 +1,4 @@
-"""Authentication: who sends a request, as one frozen value that the view gets as its parameter `user`."""
+"""Authentication: the user of a request, as an immutable value that the view gets as `user`."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar

@@ -63,7 +63,7 @@ def _look_for_deadline() -> None:
 @functools.cache
 def revisions_in(migrations: Path) -> tuple[frozenset[str], frozenset[str]]:
     """Return the newest revisions of the schema that this code knows, and every one."""
-    # Imported on first use: Alembic would be a quarter of the startup time.
+    # Imported on first use: importing Alembic takes a quarter of the startup time.
     from alembic.script import ScriptDirectory
 
     scripts = ScriptDirectory(str(migrations))

@@ -110,7 +110,7 @@ def _no_answer(request: httpx.Request, error: httpx.TransportError) -> NoAnswer:
 
 
 def _seconds_to_wait(response: httpx.Response) -> float | None:
-    """Return how long to wait before the next attempt, or nothing where none would help."""
+    """Return the seconds to wait before the next attempt, or None if a retry cannot help."""
     if response.status_code not in BUSY:
         return None
     named = response.headers.get("Retry-After", "")

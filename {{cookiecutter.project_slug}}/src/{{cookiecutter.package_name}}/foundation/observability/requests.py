@@ -49,7 +49,7 @@ class Requests:
         trusted = self.proxies.apply(environ)
         identity = environ["HTTP_X_REQUEST_ID"] = identity_of(environ, trusted=trusted)
         request_id.set(identity)
-        # Of a proxy's prefix the whole counts, or nothing.
+        # A prefix is used only if all of it is valid.
         given = environ.get("HTTP_X_FORWARDED_PREFIX", "") if trusted else ""
         if prefix := given.rstrip("/") if PREFIX.fullmatch(given.rstrip("/")) else self.prefix:
             apply_prefix(environ, prefix)

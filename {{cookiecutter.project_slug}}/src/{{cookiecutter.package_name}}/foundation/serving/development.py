@@ -23,7 +23,7 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT, then answer the requests in flight."""
     address = tcp_address(load_settings().web_bind)
     server = make_server(*address, load_app(), threaded=True, request_handler=QuietHandler)
-    server.daemon_threads = False  # type: ignore[attr-defined]  # A stop would cut their requests off.
+    server.daemon_threads = False  # type: ignore[attr-defined]  # A stop would drop their requests in flight.
     for number in (signal.SIGTERM, signal.SIGINT):
         # shutdown() waits for the loop that the signal has interrupted, so another thread calls it.
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())

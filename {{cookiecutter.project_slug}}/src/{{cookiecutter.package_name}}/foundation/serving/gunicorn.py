@@ -142,7 +142,7 @@ def post_worker_init(worker: Any) -> None:
     faulthandler.disable()
     faulthandler.enable()
     if worker.cfg.worker_class_str == "gthread":
-        # Its own handler would first wait for its pool's lock, which the worker may hold as the signal comes.
+        # gunicorn's handler would wait for the pool's lock, which the worker may hold at that moment.
         for number in (signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, super(type(worker), worker).handle_quit)
     warm_up()
