@@ -305,7 +305,7 @@ class Plan:
         else:
             item.questions.append(
                 f"`{name}` is computed when the notebook runs, and used by {uses}:"
-                " per request, cached with a lifetime, or a table?"
+                " compute it in each request, load it once in each process with @loaded_once, or use a table?"
             )
 
     def _changed(self) -> dict[str, list[str]]:

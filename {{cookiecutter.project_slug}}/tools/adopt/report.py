@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from .cells import Unit
 from .modules import Feature, open_questions
 
+NO_VIEWS = "docs/notebooks.md, From a CSV file to an endpoint, shows how to add one to views.py"
 PLACES = {
     "import": "imports",
     "function": "service.py",
@@ -60,7 +61,8 @@ def write_plan(feature: Feature, files: Iterable[str]) -> str:
     lines += ["", f"decisions: {len(questions)}"]
     lines += [f"  {unit.label}: {text}" + (f" [{rule}]" if rule else "") for unit, text, rule in questions]
     moved = sum(id(item) in feature.code for item in feature.views)
-    lines += ["", f"views moved: {moved} of {sum(item.kind == 'view' for item in feature.plan.items)}"]
+    views = sum(item.kind == "view" for item in feature.plan.items)
+    lines += ["", f"views moved: {moved} of {views}" if views else f"no views: {NO_VIEWS}"]
     lines += [
         f'package: add "{name}" to dependencies in pyproject.toml, then make lock' for name in feature.lacking
     ]
@@ -100,6 +102,8 @@ def write_checklist(feature: Feature) -> str:
     for item in feature.views:
         address, method = feature.sample(item)
         lines += [f"- [ ] `{method} {address}`: send in its test what a client sends, and check the answer."]
+    if not feature.views:
+        lines += [f"- [ ] The notebook has no routes: {NO_VIEWS}."]
     questions = open_questions(plan.notebook, plan.items)
     lines += ["", "## Decisions", ""] if questions else []
     lines += [

@@ -70,7 +70,7 @@ def test_no_secret_is_copied(shape: str, tmp_path: Path) -> None:
 
 
 QUESTIONS = {
-    "frame": "`df` is computed when the notebook runs, and used by 1 route (total): per request, cached",
+    "frame": "`df` is computed when the notebook runs, and used by 1 route (total): compute it in each",
     "counters": "`seen` is changed by remember, and each process has its own copy",
     "undefined": "what is `vanished`? It is used, and no cell defines it",
     "twice": "which definition of `score` is meant: cell 1, cell 2?",
