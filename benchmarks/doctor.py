@@ -57,7 +57,7 @@ def parse_all(files: list[Path]) -> float:
 
 
 def measure(package: str) -> tuple[int, int]:
-    """Print the findings in a package, and return their number and that of the modules."""
+    """Print the findings in a package, and return the numbers of findings and of modules."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         fetch(package, folder)

@@ -44,7 +44,7 @@ def ask(project: Path, expression: str, *arguments: str) -> str:
 
 
 def test_the_singular_of_a_plural(bake: Bake) -> None:
-    """The singular of a plural is found, also where both are the same."""
+    """The singular of a plural is derived, even if both are the same."""
     expression = "print(json.dumps({name: naming.singularize(name) for name in names}))"
 
     assert json.loads(ask(bake(), expression, *PLURALS)) == PLURALS

@@ -127,7 +127,7 @@ def create_service(
 ) -> Flask:
     """Build the service. Opens no connection and starts no thread: the server may fork afterwards.
 
-    `error_shapes` maps a prefix of paths to a function from the members of a problem to the response.
+    `error_shapes` maps a path prefix to a function that makes a response from the members of a problem.
     """
     logs.configure(settings.log_level, settings.log_style)
     app = Service(import_name)

@@ -228,7 +228,7 @@ def test_without_a_handler_a_request_is_a_line_and_no_record(
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_record_holds_the_path_that_the_client_sent(client: Client, of_access: Kept, text: str) -> None:
-    """A record holds the decoded path and the agent; to escape them is the handler's task."""
+    """A record has the decoded path and the user agent; its handler escapes them."""
     client.get("/" + quote(text), environ_base={"HTTP_USER_AGENT": text})
 
     (record,) = of_access.records

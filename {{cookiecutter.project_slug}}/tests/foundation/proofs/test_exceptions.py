@@ -51,7 +51,7 @@ UNSENDABLE = [
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_header_that_cannot_be_sent_is_a_problem(kind: Kind, start: Start, project: Project) -> None:
-    """A view whose header no server can send gets the client a problem, and names the header in the log."""
+    """A view that sets a header that cannot be sent returns a problem, and the log has the header's name."""
     project.provoke("raising_views")
     server = start(kind)
 
