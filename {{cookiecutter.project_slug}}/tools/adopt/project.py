@@ -70,12 +70,11 @@ class Project:
         if name in RESERVED or is_word or name in sys.stdlib_module_names:
             raise WrongNameError(f"NAME={name} is reserved: choose another NAME")
         folders = [self.source / name, self.source / f"{name}.py", self.root / "tests" / name]
-        for path in [*folders, self.root / "docs" / f"adopting-{name}.md"]:
+        checklist = self.root / "docs" / f"adopting-{name}.md"
+        for path in [*folders, checklist]:
             if path.exists() or path.is_symlink():
-                raise WrongNameError(
-                    f"{path.relative_to(self.root)} exists: choose another NAME,"
-                    f" or run make feature-remove NAME={name}"
-                )
+                undo = ", or delete what the last run wrote" if checklist.exists() else ""
+                raise WrongNameError(f"{path.relative_to(self.root)} exists: choose another NAME{undo}")
         for path in self.source.rglob("views.py"):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 if not isinstance(node, ast.Call) or not ast.unparse(node.func).endswith("Blueprint"):
