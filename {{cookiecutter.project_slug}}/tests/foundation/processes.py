@@ -267,9 +267,13 @@ class WebServer(Program):
 
 
 def serve(*command: str | Path, cwd: Path, log: Path, env: Mapping[str, str] | None = None) -> WebServer:
-    """Start a web server at a free port, in a clean environment with WEB_BIND."""
+    """Start a web server at a free port, in a clean environment with WEB_BIND.
+
+    It refuses no request: on a busy machine each one may wait for long.
+    """
     port = free_port()
-    environment = clean_environment() | {"WEB_BIND": f"127.0.0.1:{port}"} | dict(env or {})
+    own = {"WEB_BIND": f"127.0.0.1:{port}", "QUEUE_LIMIT": "0"}
+    environment = clean_environment() | own | dict(env or {})
     return WebServer(*command, cwd=cwd, log=log, environment=environment, port=port)
 
 
