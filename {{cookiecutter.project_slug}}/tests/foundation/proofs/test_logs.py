@@ -21,6 +21,7 @@ from .conftest import Start
 
 # Malformed requests, which gevent's pywsgi and uWSGI report in their own lines.
 MALFORMED = (b"\x00{\x1b[31m\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n")
+FIRST = ("[uWSGI] getting", "[log-encoder]", "running ")  # uWSGI's lines before it has its encoder.
 HOSTILE = b'"\\}{\x1b[31m\xe2\x80\xa8\', "level": "error'
 
 
@@ -28,7 +29,7 @@ def lines(server: Server) -> list[dict[str, Any]]:
     """Return the lines of the log, each of which must be an object with the same members."""
     found = server.log.splitlines()
     if server.kind is UWSGI:
-        found = [line for line in found if not line.startswith(("[uWSGI] getting", "[log-encoder]"))]
+        found = [line for line in found if not line.startswith(FIRST)]
     assert max(len(line.encode()) for line in found) < 4096  # A longer line would mix with others in a pipe.
     parsed = [json.loads(line) for line in found]
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in parsed)
