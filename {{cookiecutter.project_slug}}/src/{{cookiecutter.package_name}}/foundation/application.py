@@ -1,4 +1,4 @@
-"""The Flask application on its foundation, and the WSGI layers around it."""
+"""The Flask application and the WSGI layers around it."""
 
 import importlib
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ from .observability.telemetry import AfterFork
 from .teardown import SafeTeardown, error_of
 
 LONGEST_BODY = 1024 * 1024  # bytes
-TURNS = 5  # requests of a process for each of its connections, under gevent
+TURNS = 5  # concurrent requests per database connection, under gevent
 
 
 class NoSession(NullSession):
@@ -43,7 +43,7 @@ class NoSession(NullSession):
 
 
 class NoSessions(SessionInterface):
-    """Ignore cookies: looking for a signed one costs each request a third of Flask's own work."""
+    """Ignore cookies: looking for a signed one is a third of Flask's own work per request."""
 
     nothing = NoSession()
 
@@ -52,7 +52,7 @@ class NoSessions(SessionInterface):
 
 
 class Service(SafeTeardown):
-    """The Flask application. It calls the guards of the database in an order that no hook can change."""
+    """The Flask application. It calls the database guards in a fixed order that no hook can change."""
 
     session_interface = NoSessions()
 
@@ -64,23 +64,23 @@ class Service(SafeTeardown):
         return super().preprocess_request(*args, **kwargs)
 
     def raise_routing_exception(self, request: Request) -> NoReturn:
-        """Redirect / to /docs, by no rule that would hide a view of app.py, and never to another host."""
+        """Redirect / to /docs, never to another host, and without a rule that hides a view of app.py."""
         openapi.lead_to_docs(request)
         if isinstance(redirect := request.routing_exception, RequestRedirect):
-            # Without the host, which the client has chosen.
+            # Without the host: the client chooses it.
             parts = urlsplit(redirect.new_url)
             redirect.new_url = urlunsplit(("", "", "/" + parts.path.lstrip("/"), parts.query, ""))
         super().raise_routing_exception(request)
 
     def handle_user_exception(self, *args: Any, **kwargs: Any) -> Any:
-        """Roll back before any error handler runs, so that none finds half-done work in the session."""
+        """Roll back before any error handler runs, so that no handler finds unfinished work."""
         error = args[-1]
         if not (isinstance(error, HTTPException) and error.get_response().status_code < 400):
             commit_guard.roll_back()
         return super().handle_user_exception(*args, **kwargs)
 
     def process_response(self, *args: Any, **kwargs: Any) -> Response:
-        """Refuse late commits before any after_request function, and check the response after the last."""
+        """Refuse late commits before the first after_request function; check the response after the last."""
         if args[-1].status_code >= 400:
             commit_guard.fail_request()
         response = super().process_response(*args, **kwargs)
@@ -95,7 +95,7 @@ class Service(SafeTeardown):
             commit_guard.check_stream()
 
     def do_teardown_appcontext(self, *args: Any, **kwargs: Any) -> None:
-        """End the session before every teardown function, and again after one that opened another."""
+        """Close the session before the teardown functions, and again if one of them opened another."""
         end_session()
         try:
             super().do_teardown_appcontext(*args, **kwargs)
@@ -104,7 +104,7 @@ class Service(SafeTeardown):
 
 
 def load_features(package: str, names: Iterable[str]) -> list[Blueprint]:
-    """Return the blueprint `bp` of the module `views` of each feature."""
+    """Return the blueprint `bp` from each feature's module `views`."""
     return [_load_blueprint(f"{package}.{name}.views") for name in names]
 
 
@@ -127,7 +127,7 @@ def create_service(
 ) -> Flask:
     """Build the service. Opens no connection and starts no thread: the server may fork afterwards.
 
-    `error_shapes` maps a path prefix to a function that makes a response from the members of a problem.
+    `error_shapes` maps a path prefix to a function that builds a response from the members of a problem.
     """
     logs.configure(settings.log_level, settings.log_style)
     app = Service(import_name)
@@ -144,7 +144,7 @@ def create_service(
     )
     engine.init_app(app, settings)
     if settings.metrics_bind:
-        # Imported here: without METRICS_BIND the library would only make the startup longer.
+        # Imported lazily: without METRICS_BIND the library would only slow startup.
         from .observability.metrics import Metrics
 
         metrics = app.extensions["metrics"] = Metrics()
@@ -161,7 +161,7 @@ def create_service(
 
 
 def _layers(app: Flask, settings: ServiceSettings) -> WSGIApplication:
-    """Return the application within its WSGI layers, the innermost first."""
+    """Wrap the application in its WSGI layers, innermost first."""
     layer: WSGIApplication = WholeBodies(app.wsgi_app, LONGEST_BODY)
     if settings.otel_exporter_otlp_endpoint:
         from .observability import tracing
@@ -186,7 +186,7 @@ def _layers(app: Flask, settings: ServiceSettings) -> WSGIApplication:
 def _limit_queue(
     layer: WSGIApplication, settings: ServiceSettings, proxies: TrustedProxies, metrics: Any
 ) -> WSGIApplication:
-    """Return the layers within the one that refuses what has waited too long, before any of them runs."""
+    """Wrap all layers in the one that rejects requests that have waited too long."""
     if not settings.longest_wait:
         return layer
     refusal: WSGIApplication = Refusals(proxies, settings.longest_wait, metrics)

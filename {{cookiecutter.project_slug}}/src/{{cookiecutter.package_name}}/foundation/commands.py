@@ -13,9 +13,9 @@ from .database.base import import_modules
 
 
 class Commands(AppGroup):
-    """Every command of a module named `commands`, run in an application context.
+    """All commands from modules named `commands`, run in an application context.
 
-    The modules are imported when a command is looked for: servers do not need them.
+    The modules are imported only when a command is looked up, because servers do not need them.
     """
 
     def __init__(self, package: str) -> None:
@@ -31,7 +31,7 @@ class Commands(AppGroup):
         return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command for `app.test_cli_runner()`; the program `flask` pushes a context by itself."""
+        """Run a command for `app.test_cli_runner()`; the program `flask` pushes its own context."""
         if not current_app:
             ctx.with_resource(ctx.ensure_object(ScriptInfo).load_app().app_context())
         return super().invoke(ctx)

@@ -32,13 +32,13 @@ PLACEHOLDERS |= {"replaceme", "replace-me", "replace_me", "placeholder", "your-k
 DEADLINES = re.compile(
     r"(?:-c\s*|--)(statement_timeout|lock_timeout|idle_in_transaction_session_timeout)\s*="
 )
-NUMBERS = re.compile("(connect|tcp_user)_timeout|keepalives.*")  # libpq reads them when it is connected.
-OVERFLOW = 2  # connections of a process beside one for each thread, for requests that open a second one
-# Connections that may wait: more than QUEUE_LIMIT times the rate of arrival. The kernel drops further ones,
-# and their clients try again only after a second.
+NUMBERS = re.compile("(connect|tcp_user)_timeout|keepalives.*")  # libpq reads these when it connects.
+OVERFLOW = 2  # spare connections per process, beyond one per thread, for requests that open a second one
+# Connections that may wait: more than QUEUE_LIMIT times the rate of arrival. The kernel drops any more, and
+# their clients retry only after a second.
 BACKLOG = 4096
-GRACE = 25  # seconds for requests in flight after SIGTERM; less than the supervisor's own deadline
-QUEUE_LIMIT = 500  # milliseconds; well under the patience of clients, whose time it uses up
+GRACE = 25  # seconds for requests in flight after SIGTERM; shorter than the supervisor's deadline
+QUEUE_LIMIT = 500  # milliseconds; well below the timeouts of clients
 SERVER_NAME = "web"  # The Server header: the name of the real server would help an attacker.
 DEFAULT_PORTS = {("http", "80"), ("https", "443")}
 DRIVERS = {"postgresql+psycopg": "psycopg", "sqlite+pysqlite": "sqlite3"}
@@ -47,7 +47,7 @@ SettingsT = TypeVar("SettingsT", bound="ServiceSettings")
 
 
 class ConfigurationError(Exception):
-    """The environment does not describe a service that can run; each of the problems is one line."""
+    """An invalid configuration; each problem is one line."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
@@ -55,7 +55,7 @@ class ConfigurationError(Exception):
 
 
 class Finding(NamedTuple):
-    """A problem of the configuration, and its fix."""
+    """A configuration problem and its fix."""
 
     name: str
     problem: str
@@ -66,7 +66,7 @@ class Finding(NamedTuple):
 
 
 def _database_url(text: str) -> str:
-    """Return the URL with its driver named and a SQLite path made absolute."""
+    """Return the URL with an explicit driver and an absolute SQLite path."""
     text = re.sub(r"^postgres(ql)?:", "postgresql+psycopg:", re.sub(r"^sqlite:", "sqlite+pysqlite:", text))
     try:
         url = make_url(text)
@@ -78,7 +78,7 @@ def _database_url(text: str) -> str:
     if importlib.util.find_spec(driver) is None:
         raise ValueError(f"names {backend}, whose driver {driver} is not installed")
     if backend != "sqlite":
-        if importlib.util.find_spec("psycopg"):  # Tests may stand in for it.
+        if importlib.util.find_spec("psycopg"):  # Tests may replace it.
             _check_parameters(url)
         if not url.database:
             raise ValueError("names no database, add /name at its end")
@@ -96,11 +96,11 @@ def _database_url(text: str) -> str:
 
 
 def _check_parameters(url: URL) -> None:
-    """Reject a parameter that is unknown to the driver, has no effect, or has a value that libpq rejects."""
+    """Reject parameters that the driver does not know or ignores, and values that libpq rejects."""
     known: set[str] = set()
     postgresql = url.get_backend_name() == "postgresql"
     if postgresql and (url.query or any(name.startswith("PG") for name in os.environ)):
-        # Imported here: it would cost every start, and few URLs have parameters.
+        # Imported lazily: it would slow every startup, and few URLs have parameters.
         from psycopg.pq import Conninfo
 
         known = {option.keyword.decode() for option in Conninfo.get_defaults()}
@@ -116,11 +116,11 @@ def _check_parameters(url: URL) -> None:
 
 
 def _refused_by_libpq(parameters: Mapping[str, Sequence[str]]) -> str:
-    """Return why libpq would refuse these parameters, or the variables that it reads, before it connects."""
+    """Return why libpq would reject these parameters, or its own variables, before it connects."""
     from psycopg.conninfo import make_conninfo
     from psycopg.pq import PGconn
 
-    nowhere = "/dev/null"  # Not a directory, so no server can be reached.
+    nowhere = "/dev/null"  # Not a directory, so no server is reachable.
     texts = {name: ",".join(values) for name, values in parameters.items()}
     for name in texts:
         if NUMBERS.fullmatch(name) and not re.fullmatch("-?[0-9]+", texts[name]):
@@ -133,17 +133,17 @@ def _refused_by_libpq(parameters: Mapping[str, Sequence[str]]) -> str:
 
 
 def _pool(pool: str, info: ValidationInfo) -> str:
-    """Refuse options of a connection that a pooler gives to several clients in turn."""
+    """Reject connection options if a pooler shares connections between clients."""
     url = info.data.get("database_url")
     if pool == "external" and url and url.startswith("sqlite"):
-        raise ValueError("is external, and SQLite knows no pooler: remove it")
+        raise ValueError("is external, but SQLite has no pooler: remove it")
     if pool == "external" and url and (os.environ.get("PGOPTIONS") or "options" in make_url(url).query):
         raise ValueError("is external, and a pooler rejects options: ALTER ROLE … SET search_path = …")
     return pool
 
 
 def _count(value: str | int | None) -> str | int | None:
-    if not re.fullmatch("[0-9]+", str(value or 0)):  # uWSGI reads "+4" and "4.0" differently.
+    if not re.fullmatch("[0-9]+", str(value or 0)):  # uWSGI interprets "+4" and "4.0" differently.
         raise ValueError("is not a number such as 4")
     return value
 
@@ -165,7 +165,7 @@ def _metrics_bind(text: str, info: ValidationInfo) -> str:
 
 
 def _hosts(text: str | None) -> tuple[str, ...] | None:
-    """Return the names of the service; a leading dot includes every subdomain."""
+    """Return the host names of the service; a leading dot includes every subdomain."""
     hosts = tuple(host.strip().lower() for host in text.split(",")) if text else None
     pattern = r"\.?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*|\[[0-9a-fA-F:.]+\]"
     if not all(re.fullmatch(pattern, host) for host in hosts or ()):
@@ -202,7 +202,7 @@ def _proxies(text: str) -> str:
 
 
 def _backend(pattern: str, description: str, *modules: str) -> AfterValidator:
-    """Return the check of a telemetry backend's address, and of the packages that sending to it needs."""
+    """Return a check of a telemetry backend's address and of the packages that it requires."""
 
     def check(url: str) -> str:
         if not re.fullmatch(pattern, url):
@@ -244,15 +244,15 @@ _lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) e
 
 
 class ServiceSettings(BaseSettings):
-    """The settings of the foundation; a field's name in capitals is the name of its variable."""
+    """The settings of the foundation; each field is read from the variable of the same name in capitals."""
 
-    # An empty variable counts as a missing one; without hide_input_in_errors a secret could be printed.
+    # An empty variable counts as missing; without hide_input_in_errors, errors could print a secret.
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, hide_input_in_errors=True)
 
     @model_validator(mode="before")
     @classmethod
     def _clean(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Read the files that variables name. Every value is checked for what files and shells add to it."""
+        """Read the files of `_FILE` variables, and reject values with stray spaces or line breaks."""
         values = {name: value for name, value in values.items() if value != ""}
         for name in ("database_url", "migration_database_url", "secret_key", "secret_key_fallbacks"):
             if file := values.get(f"{name}_file"):
@@ -268,16 +268,16 @@ class ServiceSettings(BaseSettings):
         return values
 
     app_env: Annotated[Literal["production", "development", "testing"], _lower] = Field(
-        "production", description="Where the service runs; production refuses what is unsafe"
+        "production", description="Where the service runs; production rejects unsafe settings"
     )
     database_url: Annotated[str, AfterValidator(_database_url)] = Field(
         repr=False, description="postgresql://user:password@host/name or sqlite:////absolute/path.db"
     )
     migration_database_url: Annotated[str, AfterValidator(_database_url)] | None = Field(
-        None, repr=False, description="Where migrations run, past a pooler; by default DATABASE_URL"
+        None, repr=False, description="Where migrations run, bypassing a pooler; by default DATABASE_URL"
     )
     database_pool: Annotated[Literal["app", "external"], _lower, AfterValidator(_pool)] = Field(
-        "app", description="external: a pooler such as PgBouncer stands between, and roles set the deadlines"
+        "app", description="external: a pooler such as PgBouncer is used, and roles set the deadlines"
     )
     secret_key: Annotated[SecretStr, AfterValidator(_key)] = Field(description="At least 32 characters")
     database_url_file: Path | None = Field(None, description="A file with DATABASE_URL, in place of it")
@@ -289,10 +289,10 @@ class ServiceSettings(BaseSettings):
         None, description="A file with SECRET_KEY_FALLBACKS, in place of it"
     )
     secret_key_fallbacks: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_fallbacks)] = Field(
-        (), description="Former keys, whose signatures are still accepted for a while"
+        (), description="Former keys, whose signatures are still accepted"
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], _lower] = Field(
-        "info", description="The lowest level that is logged; with warning no request has a line"
+        "info", description="The lowest level that is logged; with warning, requests are not logged"
     )
     log_format: Annotated[Literal["json", "text"] | None, _lower] = Field(
         None, description="The format of log lines; by default json in production, else text"
@@ -343,28 +343,28 @@ class ServiceSettings(BaseSettings):
         None, description="Origins whose pages may use the API: https://app.example.com, or * for every one"
     )
     api_docs: Annotated[Literal["on", "off"], _lower] = Field(
-        "on", description="Whether /docs shows the API; /openapi.json stays"
+        "on", description="Whether /docs shows the API; /openapi.json is always served"
     )
     url_prefix: Annotated[str, AfterValidator(_prefix)] | None = Field(
-        None, description="The path below which clients find the service: /api; a proxy may remove it or not"
+        None, description="The path prefix of the service, such as /api; a proxy may strip it or keep it"
     )
     trusted_hosts: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_hosts)] = Field(
-        None, description="Names of the service, .example.com with every subdomain; another Host is a 400"
+        None, description="Host names, .example.com for all subdomains; any other Host gets a 400"
     )
 
     @property
     def log_style(self) -> str:
-        """Return the format of log lines: `json`, or `text` for people."""
+        """Return the format of log lines: `json`, or the readable `text`."""
         return self.log_format or ("json" if self.app_env == "production" else "text")
 
     @property
     def connections(self) -> int:
-        """Return the largest number of database connections of a process."""
+        """Return the maximum number of database connections per process."""
         return self.web_threads + OVERFLOW
 
     @property
     def longest_wait(self) -> int:
-        """Return the milliseconds after which a waiting request is refused, or 0."""
+        """Return the milliseconds after which a waiting request is rejected, or 0 for no limit."""
         if self.queue_limit is None:
             return QUEUE_LIMIT if self.app_env == "production" else 0
         return self.queue_limit
@@ -377,7 +377,7 @@ class ServiceSettings(BaseSettings):
 
 def current_settings(kind: type[SettingsT]) -> SettingsT:
     """Return the settings of the running application: `current_settings(Settings).greeting` in a view."""
-    from flask import current_app  # Imported here: gunicorn's first process reads settings without Flask.
+    from flask import current_app  # Imported lazily: gunicorn's master reads settings without Flask.
 
     settings = current_app.extensions["settings"]
     if not isinstance(settings, kind):
@@ -386,11 +386,11 @@ def current_settings(kind: type[SettingsT]) -> SettingsT:
 
 
 def load(kind: type[SettingsT]) -> SettingsT:
-    """Return the settings as first read, or raise `ConfigurationError` with all problems together."""
+    """Return the settings as first read, or raise `ConfigurationError` with every problem."""
     return cast(SettingsT, _load(kind))
 
 
-@functools.cache  # A reload of the server's own file must not change what runs.
+@functools.cache  # A reload of the server's configuration must not change a running service.
 def _load(kind: type[ServiceSettings]) -> ServiceSettings:
     settings = read_environment(kind)
     if problems := [*map(str, refusals(settings))]:
@@ -399,7 +399,7 @@ def _load(kind: type[ServiceSettings]) -> ServiceSettings:
 
 
 def read_environment(kind: type[SettingsT]) -> SettingsT:
-    """Build the settings from the environment, even if the service would refuse to start with them."""
+    """Build the settings from the environment, even those with which the service refuses to start."""
     try:
         return kind()  # type: ignore[call-arg]  # The fields come from the environment.
     except ValidationError as error:
@@ -415,7 +415,7 @@ def _line(location: tuple[int | str, ...], kind: str, message: str) -> str:
 
 
 def load_or_exit(kind: type[SettingsT]) -> SettingsT:
-    """Read the environment, or end the process with 78 and one line for each problem."""
+    """Read the environment, or exit with 78 and one line per problem."""
     try:
         return load(kind)
     except ConfigurationError as error:
@@ -423,13 +423,13 @@ def load_or_exit(kind: type[SettingsT]) -> SettingsT:
 
 
 def exit_with(error: ConfigurationError) -> NoReturn:
-    """End the process with 78 and one line for each problem, without a traceback."""
+    """Exit with 78 and one line per problem, without a traceback."""
     sys.stderr.writelines(f"configuration error: {problem}\n" for problem in error.problems)
-    raise SystemExit(os.EX_CONFIG)  # systemd's RestartPreventExitStatus=78 keeps it from trying again.
+    raise SystemExit(os.EX_CONFIG)  # systemd does not restart it, because of RestartPreventExitStatus=78.
 
 
 def tcp_address(bind: str) -> tuple[str, int]:
-    """Return host and port of an address, or end the process with 78 when it has none."""
+    """Return the host and port of an address, or exit with 78 if it has none."""
     host, _, port = bind.rpartition(":")
     if not port.isdigit():
         exit_with(ConfigurationError(f"WEB_BIND={bind} is no host:port, which this server needs"))
@@ -437,20 +437,20 @@ def tcp_address(bind: str) -> tuple[str, int]:
 
 
 def listen(bind: str) -> socket.socket:
-    """Return a socket that listens at host:port, or print the reason and end the process with 1."""
+    """Return a socket that listens at host:port, or print the reason and exit with 1."""
     host, port = tcp_address(bind)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         sys.exit(f"cannot listen at {bind}: {str(error.strerror).partition(' (')[0]}")
-    # Accepted connections inherit it. Otherwise a body waits 40 ms for the acknowledgement of its headers.
+    # Accepted connections inherit it. Otherwise a body waits 40 ms until its headers are acknowledged.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
 def refuse_closed_descriptor(bind: str) -> None:
-    """End the process with 78 where fd://number is no listening socket of this process."""
+    """Exit with 78 if fd://number is not a listening socket of this process."""
     if not bind.startswith("fd://"):
         return
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(bind[5:]))) as listener:
@@ -460,14 +460,14 @@ def refuse_closed_descriptor(bind: str) -> None:
 
 
 def refusals(settings: ServiceSettings) -> Iterator[Finding]:
-    """Yield the reasons not to start with these settings; what may be wrong is a check of the doctor."""
+    """Yield the reasons not to start with these settings. The doctor checks for what may be wrong."""
     yield from _misspellings(type(settings))
     if settings.app_env != "production":
         return
     if os.environ.get("FLASK_DEBUG", "").lower() not in {"", "0", "false", "no"}:  # as in flask.helpers
         yield Finding("FLASK_DEBUG", "shows clients tracebacks", "remove it, or set APP_ENV=development")
     key = settings.secret_key.get_secret_value()
-    unit = key[: (key + key).find(key, 1)]  # What is repeated counts once.
+    unit = key[: (key + key).find(key, 1)]  # A repeated unit counts once.
     bits = -sum(math.log2(unit.count(character) / len(unit)) for character in unit)
     if bits < 100 or any(word in key.lower() for word in PLACEHOLDERS):
         yield Finding("SECRET_KEY", "can be guessed", MAKE_KEY)
@@ -480,7 +480,7 @@ def refusals(settings: ServiceSettings) -> Iterator[Finding]:
 
 
 def remote_hosts(url: URL) -> list[str]:
-    """Return the hosts in a database URL that are not this machine."""
+    """Return the remote hosts in a database URL."""
     query = url.normalized_query
     several = ",".join((*query.get("host", ()), *query.get("hostaddr", ()))).split(",")
     named = [url.host or "", *(re.sub(r"^([^:]+|\[.*\]):[0-9]*$", r"\1", host) for host in several)]
@@ -490,7 +490,7 @@ def remote_hosts(url: URL) -> list[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host's name or address is this machine's own."""
+    """Return whether a host name or address is this machine."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -498,12 +498,12 @@ def is_loopback(host: str) -> bool:
 
 
 def _misspellings(kind: type[ServiceSettings]) -> list[Finding]:
-    """Return each variable that looks like one of ours which is not set."""
+    """Return each variable that looks like a misspelled setting."""
     ours = {name.upper() for name in kind.model_fields}
     return [
         Finding(close, f"is no setting, {name} is", "correct it or remove it")
         for name in sorted(ours - os.environ.keys())
         for close in difflib.get_close_matches(name, os.environ.keys() - ours, cutoff=0.85)
-        # DATABASE_URL_RO or TEST_SECRET_KEY belong to other programs.
+        # Names such as DATABASE_URL_RO or TEST_SECRET_KEY belong to other programs.
         if not close.startswith(f"{name}_") and not close.endswith(f"_{name}")
     ]
