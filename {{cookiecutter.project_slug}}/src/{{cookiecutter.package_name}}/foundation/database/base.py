@@ -1,4 +1,4 @@
-"""The base class of models, their discovery, a column type for timestamps, and text that can be stored."""
+"""The base class of models, model discovery, a column type for timestamps, and storable text."""
 
 import importlib
 import pkgutil
@@ -15,7 +15,7 @@ _SQLITE = sqlite.dialect()
 
 
 class Base(DeclarativeBase):
-    """The base class of every model. Constraints get names, so that a migration can change them."""
+    """The base class of every model. Constraints are named, so that migrations can change them."""
 
     metadata = MetaData(
         naming_convention={
@@ -36,15 +36,15 @@ class Base(DeclarativeBase):
 
 
 def number_rows_once(table: Table) -> None:
-    """Let SQLite give each id once, as PostgreSQL does: a new row must not answer to an old one's address."""
+    """Make SQLite never reuse ids, like PostgreSQL: the URL of a deleted row must not return a new one."""
     keys = list(table.primary_key.columns)
-    # The only type for which SQLite knows AUTOINCREMENT.
+    # The only type for which SQLite supports AUTOINCREMENT.
     if len(keys) == 1 and not keys[0].foreign_keys and keys[0].type.compile(_SQLITE) == "INTEGER":
         table.kwargs["sqlite_autoincrement"] = True
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """A timestamp in UTC. SQLite stores no time zone, so it is restored on reading.
+    """A timestamp in UTC. SQLite stores no time zone, so it is restored when read.
 
     Raises `ValueError` for a value without a time zone.
     """
@@ -62,12 +62,12 @@ class UTCDateTime(TypeDecorator[datetime]):
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
             return None
-        # PostgreSQL returns it in the zone of the session, which a role or a server may set.
+        # PostgreSQL returns it in the session's time zone, which a role or the server may set.
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def _storable(text: str) -> str:
-    # PostgreSQL cannot store it, SQLite can: the answer must not depend on the database.
+    # PostgreSQL cannot store it, but SQLite can: the response must not depend on the database.
     if "\0" in text:
         raise ValueError("must not contain the character U+0000")
     return text
@@ -77,15 +77,15 @@ StorableText = Annotated[str, AfterValidator(_storable)]
 
 
 def import_models(package: ModuleType) -> None:
-    """Import every module of the package that is or belongs to `models`, so that `Base` has all tables."""
+    """Import every `models` module or package, so that `Base` knows all tables."""
     import_modules(package, "models")
 
 
 def import_modules(package: ModuleType, name: str) -> list[ModuleType]:
-    """Import every module of the package that has this name or belongs to one that has it."""
+    """Import every module of the package with this name, or inside a package with this name."""
 
     def fail(name: str) -> None:
-        raise  # walk_packages calls this while it handles the exception of an import.
+        raise  # walk_packages calls this while it handles an import error.
 
     modules = pkgutil.walk_packages(package.__path__, f"{package.__name__}.", onerror=fail)
     return [importlib.import_module(module.name) for module in modules if name in module.name.split(".")]

@@ -1,4 +1,4 @@
-"""Columns that most tables have, as mixins: `class Order(Identified, Timestamped, Versioned, Base)`."""
+"""Common columns as mixins: `class Order(Identified, Timestamped, Versioned, Base)`."""
 
 from datetime import UTC, datetime
 
@@ -9,22 +9,22 @@ from .base import UTCDateTime
 
 
 class Identified:
-    """An id that the database numbers, the first column of its table."""
+    """An id assigned by the database; the first column of its table."""
 
-    # SQLite numbers rows by itself only in a column of exactly this type.
+    # SQLite assigns ids only in a column of exactly this type.
     id: Mapped[int] = mapped_column(
         BigInteger().with_variant(Integer, "sqlite"), primary_key=True, sort_order=-1
     )
 
 
 class Timestamped:
-    """The time when the row was created."""
+    """The creation time of the row."""
 
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=lambda: datetime.now(UTC), sort_order=1)
 
 
 class Versioned:
-    """A version that each UPDATE increments. Of two concurrent writers the second gets `StaleDataError`."""
+    """A version that each UPDATE increments. The second of two concurrent writers gets `StaleDataError`."""
 
     version: Mapped[int] = mapped_column(sort_order=1)
     __mapper_args__ = {"version_id_col": version}

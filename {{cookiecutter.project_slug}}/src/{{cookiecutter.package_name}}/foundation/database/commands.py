@@ -1,4 +1,4 @@
-"""The command about the foundation's table. A scheduler runs it: docs/OPERATIONS.md, Idempotency keys."""
+"""The command for the foundation's table, for a scheduler: docs/OPERATIONS.md, Idempotency keys."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from .models import IdempotencyKey
 from .session import transaction
 
-BATCH = 1000  # rows of one transaction: more would keep locks for longer
+BATCH = 1000  # rows per transaction: more would hold locks for longer
 
 
 @click.command()
@@ -27,7 +27,7 @@ def delete_idempotency_keys(hours: int) -> None:
 
 
 def delete_keys(session: Session, before: datetime, limit: int) -> int:
-    """Delete at most so many keys that are older, and return how many there were."""
+    """Delete at most `limit` keys that are older than `before`, and return their number."""
     key = IdempotencyKey
     old = select(key.id).where(key.created_at < before).limit(limit)
     statement = delete(key).where(key.id.in_(old)).execution_options(synchronize_session=False)

@@ -1,7 +1,7 @@
-"""A request that succeeds has committed what it wrote; a request that failed commits nothing.
+"""The commit guard: a successful request has committed its writes, and a failed one commits nothing.
 
-A forgotten commit answers 201 and stores nothing: it fails in development and tests, and is logged in
-production (UNCOMMITTED_WORK). A commit after an error stores work that was refused: it is always refused.
+A forgotten commit returns 201 and stores nothing: it fails in development and tests, and is logged in
+production (UNCOMMITTED_WORK). A commit after an error would store rejected work: it is always refused.
 """
 
 import logging
@@ -31,20 +31,20 @@ _TARGET = re.compile(rf"(?:insert into|update|delete from|merge into|truncate|co
 
 
 class UncommittedWork(AssertionError):
-    """A request succeeded, and something it wrote would have been thrown away."""
+    """A request succeeded, but some of its writes would have been discarded."""
 
 
 class CommitAfterFailure(RuntimeError):
-    """Something committed the session of a request that had failed already."""
+    """The session of a failed request was committed."""
 
 
 class FailureAfterCommit(AssertionError):
-    """A request failed, and something it wrote was committed."""
+    """A request failed, but some of its writes were committed."""
 
 
 def init_app(app: Flask, on_uncommitted_work: str) -> None:
     """Refuse late commits; unless the policy is `off`, watch every engine for writes without a commit."""
-    # The same listener is registered once, however many applications a test builds.
+    # SQLAlchemy registers the same listener only once, even if a test builds several applications.
     event.listen(db.session, "before_commit", _refuse_after_failure)
     app.extensions["commit_guard"] = on_uncommitted_work
     if on_uncommitted_work != "off":
@@ -60,7 +60,7 @@ def init_app(app: Flask, on_uncommitted_work: str) -> None:
 
 
 def check_response(response: Response) -> None:
-    """Check, after every after_request function, that a success lost nothing, a failure stored nothing.
+    """Check, after every after_request function, that a success lost nothing and a failure stored nothing.
 
     Raises `UncommittedWork` or `FailureAfterCommit` where the policy is `raise`.
     """
@@ -73,14 +73,14 @@ def check_response(response: Response) -> None:
     g.answer = f"{request.method} {request.path} answers {response.status_code}"
     if forgotten := _forgotten():
         if policy == "raise" or response.is_streamed:
-            fail_request()  # The session ends before a stream begins: its commits would lack this work.
+            fail_request()  # A stream cannot commit this work: the session is closed before.
         if policy == "raise":
             raise forgotten
         log.error(forgotten)
 
 
 def _check_failure(response: Response, policy: str) -> None:
-    # problem() and Problem roll back the transaction() around them; after it, they were meant.
+    # problem() and Problem roll back the enclosing transaction(); after it, the commit was intended.
     if "committed" not in g or "problem" in g:
         return
     message = f"{request.endpoint} answers {response.status_code} and has committed: {g.committed[:100]}."
@@ -91,20 +91,20 @@ def _check_failure(response: Response, policy: str) -> None:
 
 
 def check_stream() -> None:
-    """Check at the end of the request's context what a stream wrote after its response was checked."""
+    """Check, at the end of the request's context, for work that a stream wrote after the first check."""
     if forgotten := _forgotten():
         report = break_off if current_app.extensions["commit_guard"] == "raise" else log.error
         report(forgotten)
 
 
 def fail_request() -> None:
-    """Roll the request's session back, and refuse every later commit of it."""
+    """Roll back the request's session, and refuse later commits."""
     g.request_failed = f"{request.method} {request.path}"
     roll_back()
 
 
 def roll_back() -> None:
-    """Roll the context's session back, if there is one."""
+    """Roll back the context's session, if any."""
     if db.session.registry.has():
         db.session.rollback()
 
@@ -116,7 +116,7 @@ def _refuse_after_failure(session: Session) -> None:
 
 
 def end_read() -> None:
-    """End a transaction that only read, so that `transaction()` may begin one with options."""
+    """End a read-only transaction, so that `transaction()` can begin one with options."""
     if db.session.registry.has() and not _unfinished():
         db.session.rollback()
 
@@ -137,7 +137,7 @@ def _note_write(
 
 
 def _is_temporary(connection: Connection, sql: str) -> bool:
-    """Return whether a statement writes a temporary table, which ends with its connection."""
+    """Return whether a statement writes to a temporary table, which lives only as long as its connection."""
     tables = connection.info.get("temporary")
     return bool(tables and (target := _TARGET.match(sql)) and target[1] in tables)
 
@@ -149,7 +149,7 @@ def _begin_savepoint(connection: Connection, name: str | None) -> None:
 
 
 def _release_savepoint(connection: Connection, name: str, context: object) -> int:
-    """Return how many statements had written before the innermost SAVEPOINT, which ends."""
+    """Pop the innermost SAVEPOINT, and return the number of writes before it."""
     begun: list[int] = g.get("savepoints", {}).get(connection, []) if has_app_context() else []
     return begun.pop() if begun else 0
 
@@ -168,7 +168,7 @@ def _note_commit(connection: Connection) -> None:
 
 
 def _forget_writes(connection: Connection) -> list[str]:
-    """Forget what a connection has written, and return it."""
+    """Clear and return the recorded writes of a connection."""
     if not has_app_context():
         return []
     g.get("savepoints", {}).pop(connection, None)
@@ -177,21 +177,21 @@ def _forget_writes(connection: Connection) -> list[str]:
 
 
 def _note_session_commit(session: Session) -> None:
-    # A test that rolls everything back commits no connection, and the session all the same.
+    # A test that rolls everything back commits the session, but never its connection.
     if has_app_context() and not session.in_nested_transaction() and g.get("uncommitted"):
         g.committed = next(iter(g.uncommitted.values()))[-1]
 
 
 def _forget_at_the_end(session: Session, transaction: SessionTransaction) -> None:
-    # The end of a SAVEPOINT has a parent, and commits nothing.
+    # A SAVEPOINT has a parent; releasing it commits nothing.
     if transaction.parent is None and has_app_context():
         g.pop("uncommitted", None)
 
 
 def _unfinished() -> list[str]:
-    """Return what the request has written and not committed."""
+    """Return the uncommitted writes of the request."""
     left = [" ".join(sql.split())[:100] for several in g.get("uncommitted", {}).values() for sql in several]
-    # Its public sets are built for each look. Most requests have changed nothing.
+    # The session's public sets are built on each access, and most requests have changed nothing.
     if db.session.registry.has() and not (session := db.session())._is_clean():
         left += [f"new {row!r}" for row in session.new]
         left += [f"deleted {row!r}" for row in session.deleted]
@@ -200,7 +200,7 @@ def _unfinished() -> list[str]:
 
 
 def _forgotten() -> UncommittedWork | None:
-    """Return an error that names what the request has written and not committed, once."""
+    """Return an error that names the uncommitted writes of the request, once."""
     if "answer" not in g or not (left := _unfinished()):
         return None
     if metrics := current_app.extensions.get("metrics"):

@@ -1,4 +1,4 @@
-"""The constraints that a failed statement names, as fields of the API."""
+"""Violated constraints as fields of the API."""
 
 import re
 from typing import Any
@@ -12,7 +12,7 @@ _SQLITE = re.compile(r"UNIQUE constraint failed: (?:index '(?P<index>.*)'|(?P<co
 
 
 def taken_fields(error: IntegrityError) -> list[str]:
-    """Return the fields whose values another row has: the column's `info={"field": …}`, or its name."""
+    """Return the fields with duplicate values: each column's `info={"field": …}`, or its name."""
     tables = [
         table for mapper in Base.registry.mappers for table in mapper.tables if isinstance(table, Table)
     ]

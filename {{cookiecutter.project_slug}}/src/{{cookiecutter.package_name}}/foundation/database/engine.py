@@ -1,4 +1,4 @@
-"""Engine options for each dialect, and the listeners of every engine of the application."""
+"""Engine options for each dialect, and the listeners of every engine."""
 
 import os
 from typing import Any
@@ -13,11 +13,11 @@ from .session import db, engines_of
 
 
 def init_app(app: Flask, settings: ServiceSettings) -> None:
-    """Make the engines of the application, and equip each one. Opens no connection."""
+    """Create the application's engines and register their listeners. Opens no connection."""
     url, timeout, threads = settings.database_url, settings.database_timeout, settings.web_threads
     is_pooled = settings.database_pool == "external"
     options = engine_options(url, threads=threads, timeout=timeout, name=app.name, is_pooled=is_pooled)
-    # Parameters are clients' data, and a logged error has its statement.
+    # Parameters hold client data, and a logged error includes its statement.
     options["hide_parameters"] = settings.app_env != "development"
     app.config.update(SQLALCHEMY_DATABASE_URI=url, SQLALCHEMY_ENGINE_OPTIONS=options)
     db.init_app(app)
@@ -27,7 +27,7 @@ def init_app(app: Flask, settings: ServiceSettings) -> None:
             sqlite.begin_explicitly(engine)
             sqlite.leave_removed_file(engine)
         elif engine.dialect.name == "postgresql":
-            # Imported here: a project that uses SQLite has no psycopg.
+            # Imported lazily: a SQLite project has no psycopg.
             from . import postgresql
 
             postgresql.limit_wait(engine, timeout)
@@ -39,12 +39,12 @@ def init_app(app: Flask, settings: ServiceSettings) -> None:
 def engine_options(
     url: str, *, threads: int, timeout: int, name: str, is_pooled: bool = False
 ) -> dict[str, Any]:
-    """Return the engine's options for the dialect of the URL; times are seconds.
+    """Return the engine options for the dialect of the URL; times are in seconds.
 
-    Behind a pooler the role has the deadlines, and nothing is prepared: the next statement may reach
+    With a pooler the role sets the deadlines, and nothing is prepared, because the next statement may reach
     another backend.
 
-    Flask-SQLAlchemy makes integers of the pool's times: 0.5 would be 0.
+    Flask-SQLAlchemy converts the pool's times to integers: 0.5 would become 0.
     """
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": 5}}
@@ -70,17 +70,17 @@ def engine_options(
 
 
 def has_deadline(session: Session) -> bool:
-    """Return whether the server ends statements that take too long."""
+    """Return whether the server cancels slow statements."""
     found: str | None = session.scalar(text("SHOW statement_timeout"))
     return found != "0"
 
 
 def connect_args(url: str, options: str, *, is_pooled: bool, **defaults: object) -> dict[str, object]:
-    """Return arguments for PostgreSQL: defaults for what the URL does not set, and options beside its own."""
+    """Return arguments for PostgreSQL: defaults for unset parameters, and options beside those of the URL."""
     given = make_url(url).normalized_query
-    # As libpq has it, the variable counts only where the URL has no options.
+    # As in libpq, the variable applies only if the URL has no options.
     own = given.get("options") or [os.environ.get("PGOPTIONS", "")]
-    defaults["client_encoding"] = "utf8"  # A database in SQL_ASCII would return bytes in place of text.
+    defaults["client_encoding"] = "utf8"  # A SQL_ASCII database would return bytes instead of text.
     missing = {name: value for name, value in defaults.items() if name not in given}
     if is_pooled:
         return missing | {"prepare_threshold": None}

@@ -1,9 +1,9 @@
-"""Connections stay in the process that opened them: two processes on one socket read each other's rows.
+"""Fork safety: connections stay in their process, because two processes on one socket read each other's rows.
 
 Python's fork hook discards inherited connections in the child; uWSGI needs py-call-uwsgi-fork-hooks for it,
-so each request checks for a fork without a hook. Behind both, a watched pool drops connections of another
-process, and its engine refuses one that was in use across the fork. The state of the process is at the top.
-Source: SQLAlchemy, "Using Connection Pools with Multiprocessing or os.fork()".
+so each request checks for a fork without a hook. As a last resort, a watched pool drops connections of
+another process, and its engine refuses any that was in use across the fork. The state of the process is at
+the top. Source: SQLAlchemy, "Using Connection Pools with Multiprocessing or os.fork()".
 """
 
 import logging
@@ -25,18 +25,18 @@ log = logging.getLogger(__name__)
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _sockets: weakref.WeakSet[Any] = weakref.WeakSet()
 _first_opened: weakref.WeakKeyDictionary[Engine, str] = weakref.WeakKeyDictionary()
-# Objects of the parent are kept, never closed: a destructor would send its goodbye on the parent's socket.
+# The parent's objects are kept, never closed: a destructor would send a termination message on its socket.
 _inherited: dict[int, object] = {}
 _process = os.getpid()
 _discarding = threading.Lock()
 
 
 class ConnectionCrossedFork(RuntimeError):
-    """A connection or session is used in another process than the one that opened it."""
+    """A connection or session is used outside the process that opened it."""
 
 
 def watch(engine: Engine) -> None:
-    """Keep the engine's connections in their process; call it for every engine that you make yourself."""
+    """Keep the engine's connections in their process. Call this for every engine that you create yourself."""
     _engines.add(engine)
 
     @event.listens_for(engine, "connect")
@@ -50,13 +50,13 @@ def watch(engine: Engine) -> None:
     event.listen(engine, "before_cursor_execute", _refuse_inherited)
     event.listen(engine, "commit", _refuse_inherited)
     event.listen(engine, "rollback", _cut_before_rollback)
-    # A connection that a child throws away must not roll its parent back, nor say goodbye for it.
+    # A connection that a child discards must neither roll back nor terminate the parent's.
     for end in ("reset", "invalidate", "close"):
         event.listen(engine, end, _cut_if_inherited)
 
 
 def discard_inherited_connections() -> None:
-    """Discard inherited connections if no fork hook ran: a pool would ping one before its own check."""
+    """Discard inherited connections if no fork hook ran: the pool pings before its own check."""
     if os.getpid() != _process:
         with _discarding:
             if os.getpid() != _process:
@@ -64,7 +64,7 @@ def discard_inherited_connections() -> None:
 
 
 def close_early_connections(engines: list[Engine]) -> None:
-    """Close connections opened while the application was built, which every worker would inherit."""
+    """Close connections opened while the application was built: every worker would inherit them."""
     for engine in engines:
         if opened_at := _first_opened.pop(engine, None):
             log.warning(
@@ -82,7 +82,7 @@ def _is_inherited(info: Mapping[str, Any]) -> bool:
 def _drop_inherited(connection: object, record: ConnectionPoolEntry, proxy: PoolProxiedConnection) -> None:
     if _is_inherited(record.info):
         _cut(connection)
-        # The recipe of SQLAlchemy's documentation: with both empty, the pool opens another one.
+        # SQLAlchemy's documented recipe: with both set to None, the pool opens another connection.
         entry, fairy = cast(Any, record), cast(Any, proxy)
         entry.dbapi_connection = fairy.dbapi_connection = None
         raise DisconnectionError("opened in another process")
@@ -109,7 +109,7 @@ def _cut_if_inherited(connection: object, record: ConnectionPoolEntry | None, _:
 
 
 def _cut(connection: object) -> None:
-    """Point the child's copy of the parent's socket at /dev/null, so that no clean-up can write to it."""
+    """Redirect the child's copy of the parent's socket to /dev/null, so that no clean-up writes to it."""
     if id(connection) in _inherited:
         return
     _inherited[id(connection)] = connection
@@ -133,7 +133,7 @@ os.register_at_fork(after_in_child=_discard)
 
 
 def _calling_line() -> str:
-    """Return file and line of the innermost caller that belongs to no installed package."""
+    """Return the file and line of the innermost caller outside installed packages."""
     installed = (*(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), __file__)
     for frame in reversed(traceback.extract_stack(limit=60)):
         if not frame.filename.startswith((*installed, "<")):

@@ -1,7 +1,7 @@
-"""Slices of an ordered table, each of which knows the positions of the next and the previous one.
+"""Keyset pagination: slices of an ordered table, with the positions of the next and previous slice.
 
-A slice by key costs the same wherever it is, and rows that are added shift none of the next slice. sqlakeyset
-trusts the types that a client writes into its bookmarks: docs/decisions.md of the template.
+The cost of a slice does not depend on its position, and added rows do not shift the next slice. sqlakeyset
+trusts the types that clients write into its bookmarks: docs/decisions.md of the template.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ BOUNDED: dict[type, Any] = {
 
 
 class InvalidPosition(ValueError):
-    """A position that does not belong to the order of the rows."""
+    """A position that does not match the order."""
 
 
 class KeysetPosition(NamedTuple):
-    """A row beside the wanted slice: the values of its order as JSON, and the slice's side of it."""
+    """A row next to the wanted slice: its order values as JSON, and the side on which the slice is."""
 
     values: bytes
     side: Literal["after", "before"]
@@ -35,7 +35,7 @@ class KeysetPosition(NamedTuple):
 
 @dataclass(frozen=True)
 class KeysetSlice(Generic[Row]):
-    """Some rows in their order, and the positions of the next and the previous slice, if there is one."""
+    """Ordered rows, and the positions of the next and previous slice, if any."""
 
     rows: Sequence[Row]
     next: KeysetPosition | None
@@ -45,8 +45,8 @@ class KeysetSlice(Generic[Row]):
 class Keyset:
     """An order of a model's rows: `Keyset(Note.created_at, descending=True)`.
 
-    The primary key is added, so that no two rows have the same place. Raises `ValueError` for a column that
-    may be NULL: databases place NULL differently.
+    The primary key is appended to make the order unique. Raises `ValueError` for a nullable column, because
+    databases sort NULL differently.
     """
 
     def __init__(self, *columns: InstrumentedAttribute[Any], descending: bool = False) -> None:
@@ -55,19 +55,19 @@ class Keyset:
         self.columns = [*columns, *(key for key in keys if key.key not in {column.key for column in columns})]
         self.descending = descending
         if optional := [column.key for column in self.columns if column.expression.nullable]:
-            raise ValueError(f"{', '.join(optional)} may be NULL, which has no place in an order")
+            raise ValueError(f"{', '.join(optional)} may be NULL, which has no defined place in an order")
         kinds: Any = tuple[tuple(map(_type, self.columns))]  # type: ignore[misc]  # Known only here.
         self.adapter: TypeAdapter[Any] = TypeAdapter(kinds)
 
     def read(
         self, session: Session, statement: Select[Row], *, position: KeysetPosition | None, limit: int
     ) -> KeysetSlice[Row]:
-        """Return the slice beside a position, or the first one. Raises `InvalidPosition`."""
+        """Return the slice next to a position, or the first slice. Raises `InvalidPosition`."""
         backwards = position is not None and position.side == "before"
         if position:
             statement = statement.where(self._beside(position))
         keys = [column.desc() if self.descending != backwards else column.asc() for column in self.columns]
-        # One row more shows that there is a further slice, without counting the table.
+        # One extra row shows whether there is another slice, without counting the table.
         found: Sequence[Row] = list(session.scalars(statement.order_by(*keys).limit(limit + 1)))
         rows = found[:limit][::-1] if backwards else found[:limit]
         is_more = len(found) > limit
@@ -94,7 +94,7 @@ class Keyset:
 
 
 def _type(column: InstrumentedAttribute[Any]) -> Any:
-    """Return the type of a column's values that every database can compare."""
+    """Return the Python type of a column whose values every database can compare."""
     if isinstance(column.type, UTCDateTime):
         return AwareDatetime
     kind = column.type.python_type

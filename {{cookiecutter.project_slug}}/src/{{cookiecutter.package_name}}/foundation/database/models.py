@@ -1,4 +1,4 @@
-"""The table of the foundation: answers by Idempotency-Key, which `http/idempotency.py` writes and reads."""
+"""The foundation's table: stored responses by Idempotency-Key, used by `http/idempotency.py`."""
 
 from sqlalchemy import JSON, Index, LargeBinary, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
@@ -8,7 +8,7 @@ from .columns import Identified, Timestamped
 
 
 class IdempotencyKey(Identified, Timestamped, Base):
-    """The answer to the first request with a key, committed with what that request wrote."""
+    """The response to the first request with a key, committed together with its writes."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (UniqueConstraint("scope", "key"), Index(None, "created_at"))

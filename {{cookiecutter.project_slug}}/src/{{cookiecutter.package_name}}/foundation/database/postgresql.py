@@ -1,6 +1,6 @@
-"""PostgreSQL: a deadline for a server that does not answer, and the end of connections that are stale.
+"""PostgreSQL: a deadline for an unresponsive server, and the replacement of stale connections.
 
-No timeout of a frozen server applies, and its connection looks alive: only the client can stop waiting.
+No timeout of a frozen server takes effect, and its connections look alive: only the client can stop waiting.
 """
 
 import select
@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from flask import has_request_context, request
 
-# Private: imported by name, so that a release without it fails the tests and not a request.
+# Private: imported by name, so that a release without it fails the tests instead of requests.
 from psycopg.errors import ConnectionTimeout, OperationalError, _WaitTimeout
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, ExceptionContext, event
@@ -19,23 +19,23 @@ from sqlalchemy import Connection, Engine, ExceptionContext, event
 from ..edge.context import in_request
 
 GRACE = 0.5  # seconds after which the server's own timeout should have ended a statement
-SILENCE = 1.0  # seconds without another attempt, so that threads stay free for other requests
-REST = 30.0  # seconds without use after which a network may have dropped a connection silently
+SILENCE = 1.0  # seconds before another attempt, so that threads stay free for other requests
+REST = 30.0  # idle seconds after which the network may have silently dropped a connection
 
 
 class NoAnswer(OperationalError):
-    """The database has not answered within the deadline, to this request or to one just before."""
+    """The database missed the deadline of this request or of a recent one."""
 
 
 class ImpatientConnection(psycopg.Connection[Any]):
-    """A connection that closes itself when a request waits longer than the deadline."""
+    """A connection that closes when a request waits past the deadline."""
 
     seconds: float
     silent_until = 0.0
     pinged_at = float("-inf")
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        if not in_request.get():  # A command may take its time.
+        if not in_request.get():  # Commands have no deadline.
             return super().wait(gen, *args, **kwargs)
         try:
             return super().wait(gen, *args, **kwargs | {"timeout": self.seconds})
@@ -50,10 +50,10 @@ class ImpatientConnection(psycopg.Connection[Any]):
 
 
 def limit_wait(engine: Engine, seconds: float) -> None:
-    """Limit how long a request waits for an answer of the engine's database, plus a grace."""
+    """Limit how long a request waits for the engine's database: the server's timeout plus a grace period."""
 
     class EngineConnection(ImpatientConnection):
-        """The connections of one engine, which share its deadline and its silence."""
+        """The connections of one engine, which share its deadline and the pause after a timeout."""
 
     EngineConnection.seconds = seconds + GRACE
     open_connection: Callable[..., EngineConnection] = EngineConnection.connect
@@ -72,10 +72,10 @@ def limit_wait(engine: Engine, seconds: float) -> None:
 
 
 def ping_without_waiting(engine: Engine) -> None:
-    """Poll a connection's socket before use, in place of a round trip to the server.
+    """Poll a connection's socket before use, instead of a round trip to the server.
 
-    A server that ends a connection sends a message or closes the socket, so the socket becomes readable. Only
-    then, and after a rest, a statement is sent.
+    A server that ends a connection sends a message or closes the socket, so the socket becomes readable. A
+    statement is sent only then, or if the connection was idle for long.
     """
     send_ping: Callable[[Any], bool] = engine.dialect.do_ping
 
@@ -88,16 +88,17 @@ def ping_without_waiting(engine: Engine) -> None:
 
 
 def _is_quiet(connection: ImpatientConnection) -> bool:
-    """Return whether the socket has nothing to read, not even its end."""
+    """Return whether the socket has nothing to read, not even EOF."""
     poll = select.poll()
     poll.register(connection.pgconn.socket, select.POLLIN)
     return not poll.poll(0)
 
 
 def leave_stale_connections(engine: Engine) -> None:
-    """Drop connections whose server rejects writes now, and those with plans from before a migration.
+    """Drop connections to a server that has become read-only, and those with plans from before a migration.
 
-    A new connection finds the primary by `target_session_attrs=read-write`, or by a host name that has moved.
+    A new connection finds the primary by `target_session_attrs=read-write`, or by the new address of its host
+    name.
     """
 
     @event.listens_for(engine, "handle_error")
@@ -109,9 +110,9 @@ def leave_stale_connections(engine: Engine) -> None:
 
 
 def repeat_stale_reads(engine: Engine) -> None:
-    """Run a read again whose plan is from before a migration, if it is the first of its transaction.
+    """Retry a read with a plan from before a migration, if it is the first in its transaction.
 
-    Any other request gets a 503 with Retry-After: what it has read or written before belongs to the old plan.
+    Any other request gets a 503 with Retry-After, because the server has aborted its transaction.
     """
 
     @event.listens_for(engine, "do_execute")
@@ -124,22 +125,22 @@ def repeat_stale_reads(engine: Engine) -> None:
             if not (is_first and is_read and _has_stale_plan(error)):
                 raise
             cursor.connection.rollback()
-            context.root_connection.connection.invalidate(soft=True)  # It is dropped after this request.
+            context.root_connection.connection.invalidate(soft=True)  # Dropped after this request.
             cursor.execute(statement, parameters, prepare=False)
         return True
 
 
 def _has_stale_plan(error: Any) -> bool:
-    """Return whether a prepared statement does not fit the schema any more, or is gone."""
+    """Return whether a prepared statement no longer fits the schema, or is gone."""
     diagnostics = getattr(error, "diag", None)
-    # The message is translated by some servers: "cached plan must not change result type".
+    # The message may be translated: "cached plan must not change result type".
     return diagnostics is not None and (
         diagnostics.source_function == "RevalidateCachedQuery" or diagnostics.sqlstate == "26000"
     )
 
 
 def _is_writable(connection: Connection | None) -> bool:
-    """Return whether the server accepts writes: then the transaction alone is read-only, which is a bug."""
+    """Return whether the server accepts writes. If so, only the transaction is read-only, which is a bug."""
     driver: Any = connection and connection.connection.dbapi_connection
-    reasons = ("in_hot_standby", "default_transaction_read_only")  # PostgreSQL 14 reports each change.
+    reasons = ("in_hot_standby", "default_transaction_read_only")  # Reported since PostgreSQL 14.
     return driver is not None and all(driver.info.parameter_status(name) == "off" for name in reasons)

@@ -1,4 +1,4 @@
-"""One session for each application context, committed by `transaction()` and always closed.
+"""One session per application context, committed by `transaction()` and always closed.
 
 State: `Session.info` has `transaction` (begun, refused) inside that function, and `together` (begun, written,
 lost, refused) inside `commit_together()`.
@@ -24,25 +24,25 @@ LOST = "a rollback has undone an earlier transaction() of it: write both in one,
 
 
 class Database(SQLAlchemy):
-    """Flask-SQLAlchemy without its own end of the session, which may raise."""
+    """Flask-SQLAlchemy without its own session teardown, which may raise."""
 
     def _teardown_session(self, exc: BaseException | None) -> None:
-        """Do nothing: `Service.do_teardown_appcontext` ends the session, first and last."""
+        """Do nothing: `Service.do_teardown_appcontext` closes the session, first and last."""
 
 
 db = Database(
     metadata=Base.metadata,
     session_options={
-        # Objects stay readable after the commit; `transaction()` expires them before the next one.
+        # Objects stay readable after a commit; the next `transaction()` expires them.
         "expire_on_commit": False,
-        # The context, not its id(): at the same address another request would get a leaked session.
+        # The context, not its id(): an id may be reused, and another request would get a leaked session.
         "scopefunc": cast(Any, app_ctx)._get_current_object,
     },
 )
 
 
 def engines_of(app: Flask) -> list[Engine]:
-    """Return every engine of the application, binds included."""
+    """Return every engine of the application, including binds."""
     with app.app_context():
         return list(db.engines.values())
 
@@ -55,19 +55,19 @@ def end_session() -> None:
     try:
         session.close()
     except Exception:
-        # The connection died since its last statement. It must not go back to the pool.
+        # The connection has died since its last statement, and must not return to the pool.
         log.warning("the session did not close, its connection is dropped", exc_info=True)
         try:
             session.invalidate()
         except Exception:
             log.exception("the session could not be invalidated")
     finally:
-        # scoped_session.remove() leaves the entry in place when close() raises.
+        # scoped_session.remove() keeps the entry if close() raises.
         db.session.registry.clear()
 
 
 def refuse_commit() -> None:
-    """Let the transaction that runs, if one does, roll back at its end: its request has failed."""
+    """Mark the running transaction, if any, for rollback, because its request has failed."""
     if has_app_context() and db.session.registry.has():
         info = db.session().info
         info.update(dict.fromkeys({"transaction", "together"} & info.keys(), "refused"))
@@ -75,10 +75,10 @@ def refuse_commit() -> None:
 
 @contextmanager
 def transaction(**options: Any) -> Generator[Session]:
-    """Commit what the block did; roll it back if it raises or calls `problem()`; inside another one, join it.
+    """Commit the block's work; roll back if it raises or calls `problem()`; join an enclosing transaction.
 
-    Inside `commit_together()` the commit comes at the end of that. Options are the connection's execution
-    options. Raises `RuntimeError` if the transaction has begun.
+    Inside `commit_together()` the commit comes at the end of that block. Options are the connection's
+    execution options; they raise `RuntimeError` if the transaction has already begun.
     """
     session: Session = db.session()
     if session.info.get("transaction"):
@@ -94,8 +94,8 @@ def transaction(**options: Any) -> Generator[Session]:
     try:
         if options:
             session.connection(execution_options=options)
-        # Rows that were read before may have changed since: even SELECT ... FOR UPDATE would show the old
-        # values. Changes made before belong to this transaction, and expiring would discard them.
+        # Rows read before may have changed since: even SELECT ... FOR UPDATE would show the old values.
+        # Earlier unflushed changes belong to this transaction, and expiring would discard them.
         session.flush()
         session.expire_all()
         yield session
@@ -116,10 +116,10 @@ def transaction(**options: Any) -> Generator[Session]:
 
 @contextmanager
 def commit_together() -> Generator[Session]:
-    """Commit at the end what each `transaction()` of the block did, or nothing if one of them was undone.
+    """Commit the work of every `transaction()` in the block at its end, or nothing if one was rolled back.
 
-    Raises `RuntimeError` for what cannot be one transaction: options, a commit inside of the block, and a
-    rollback after a `transaction()` that had ended.
+    Raises `RuntimeError` for anything that cannot be one transaction: options, a commit inside the block, or
+    a rollback after a finished `transaction()`.
     """
     session: Session = db.session()
     if {"transaction", "together"} & session.info.keys():
@@ -141,7 +141,7 @@ def commit_together() -> Generator[Session]:
 
 @event.listens_for(db.session, "before_commit")
 def _refuse_early_commit(session: Session) -> None:
-    # The end of a SAVEPOINT is one, too.
+    # Releasing a SAVEPOINT fires this event, too.
     if "together" in session.info and not session.in_nested_transaction():
         raise RuntimeError(f"{IDEMPOTENT}: remove session.commit(), and write inside transaction()")
 

@@ -1,4 +1,4 @@
-"""SQLite: explicit BEGIN, write-ahead log, and no writes to a file that was removed or replaced."""
+"""SQLite: explicit BEGIN, write-ahead log, and no writes to a removed or replaced file."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON")
 
 
 def begin_explicitly(engine: Engine, pragmas: Iterable[str] = PRAGMAS) -> None:
-    """Begin each transaction explicitly: the driver begins too late, and updates are silently lost."""
+    """Begin each transaction explicitly: the driver begins too late, and updates would be silently lost."""
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, record: object) -> None:
@@ -25,7 +25,7 @@ def begin_explicitly(engine: Engine, pragmas: Iterable[str] = PRAGMAS) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # A transaction that reads first and writes later is refused when another one wrote in between.
+        # A transaction that reads first and writes later fails if another one wrote in between.
         reads_only = has_request_context() and request.method in {"GET", "HEAD", "OPTIONS"}
         reads_only |= connection.get_execution_options().get("reads_only", False)
         connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
@@ -35,14 +35,14 @@ def leave_removed_file(engine: Engine) -> None:
     """Open only an existing file, and drop connections to a removed or replaced one: its writes are lost."""
     path = Path(engine.url.database or "")
     if not path.is_absolute():
-        return  # Another bind of the application, in memory.
+        return  # Another bind, in memory.
 
     @event.listens_for(engine, "do_connect")
     def open_existing(
         dialect: Dialect, record: ConnectionPoolEntry, args: object, params: dict[str, Any]
     ) -> sqlite3.Connection:
         record.info["file"] = _identity(path)
-        # Migrations create the file; one that is created here would be empty.
+        # Migrations create the file; a file created here would be empty.
         connection: sqlite3.Connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, **params)
         return connection
 

@@ -12,15 +12,15 @@ from werkzeug.wsgi import LimitedStream, get_content_length
 
 from .context import at_close
 
-LONGEST_REST = 8 * 1024 * 1024  # bytes read of a body that the application did not want
+LONGEST_REST = 8 * 1024 * 1024  # bytes read from a body that the application has ignored
 
 
 class WholeBodies:
-    """Reject a truncated or oversized request body; decode the chunked one that uWSGI leaves undecoded.
+    """Reject truncated and oversized request bodies; decode chunked bodies, which uWSGI leaves undecoded.
 
-    gunicorn and gevent mark every body as complete, a truncated one too (gunicorn#3234). Werkzeug silently
-    truncates a long chunked body. What the application has not read is read before the connection is closed:
-    a client that is still sending would get a reset in place of its 401 or 413.
+    gunicorn and gevent mark every body as complete, even a truncated one (gunicorn#3234). Werkzeug silently
+    truncates a long chunked body. The unread rest of a body is read before the connection is closed:
+    otherwise a client that is still sending gets a reset instead of its 401 or 413.
     """
 
     def __init__(self, wsgi_app: WSGIApplication, longest: int) -> None:
@@ -30,7 +30,7 @@ class WholeBodies:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         server_input = environ["wsgi.input"]
         if not environ.get("HTTP_TRANSFER_ENCODING"):
-            # Werkzeug's own counting: it raises ClientDisconnected, a 400, for what is missing.
+            # Werkzeug counts the bytes, and raises ClientDisconnected (400) if some are missing.
             body: io.RawIOBase = LimitedStream(server_input, get_content_length(environ) or 0)
         else:
             source = UWSGIChunks() if "uwsgi.version" in environ else server_input
@@ -52,7 +52,7 @@ def _read_rest(body: io.RawIOBase) -> None:
 
 
 class Chunks(io.RawIOBase):
-    """A chunked body. One that breaks off is a 400, one that is too long is a 413."""
+    """A chunked body. A truncated body raises a 400, an oversized body a 413."""
 
     def __init__(self, source: Any, longest: int) -> None:
         self.source, self.longest, self.count = source, longest, 0
@@ -63,7 +63,7 @@ class Chunks(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         data = self._next(len(buffer))
         self.count += len(data)
-        # Werkzeug stops reading at the limit, so look here for more.
+        # Werkzeug stops reading at the limit, so check here for more.
         if self.count > self.longest or (self.count == self.longest and self._next(1)):
             raise RequestEntityTooLarge()
         buffer[: len(data)] = data

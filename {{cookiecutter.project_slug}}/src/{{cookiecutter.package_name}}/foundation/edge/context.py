@@ -1,4 +1,4 @@
-"""A `contextvars.Context` for each request, and clean-ups that run when its response is closed.
+"""A `contextvars.Context` per request, and clean-ups that run when the response is closed.
 
 State: `in_request` and `_late_failure` in the context, the list of clean-ups in the WSGI environment.
 """
@@ -14,13 +14,13 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 log = logging.getLogger(__name__)
 
-# Whether this context serves a request: a command may wait for the database as long as it needs.
+# Whether this context serves a request: commands have no database deadline.
 in_request: contextvars.ContextVar[bool] = contextvars.ContextVar("in_request", default=False)
 _late_failure: contextvars.ContextVar[Exception | None] = contextvars.ContextVar("late_failure", default=None)
 
 
 class OwnContext:
-    """Run each request, its response and its end in a new `contextvars.Context`.
+    """Run each request, its response and its clean-ups in a new `contextvars.Context`.
 
     Otherwise an unclosed stream leaves its application context, and its session, to the next request of the
     thread (pallets/flask#6123).
@@ -30,7 +30,7 @@ class OwnContext:
         self.wsgi_app = wsgi_app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if "REQUEST_METHOD" not in environ:  # uWSGI passes an empty request line on.
+        if "REQUEST_METHOD" not in environ:  # uWSGI forwards an empty request line.
             start_response("400 Bad Request", [("Content-Length", "0")])
             return []
         context = contextvars.Context()
@@ -49,7 +49,7 @@ _AT_CLOSE = "own_context.at_close"
 
 
 def at_close(environ: WSGIEnvironment, function: Callable[[], None]) -> None:
-    """Call a function in the request's context when its response has been closed; the last one first."""
+    """Call a function in the request's context after its response is closed; the last one first."""
     environ[_AT_CLOSE].append(function)
 
 
@@ -63,12 +63,12 @@ def _call_each(functions: list[Callable[[], None]]) -> None:
 
 
 def break_off(error: Exception) -> None:
-    """End the body of this request's response with an error: its status has been sent already."""
+    """Abort the body of this response with an error, because its status has already been sent."""
     _late_failure.set(error)
 
 
 class ResponseInContext(Iterator[bytes]):
-    """The body of a response, made in the context of its request. One that fails is broken off and logged."""
+    """The body of a response, produced in the context of its request. A failed body is aborted and logged."""
 
     def __init__(self, context: contextvars.Context, body: Iterable[bytes], environ: WSGIEnvironment) -> None:
         self.context, self.body, self.last = context, body, environ[_AT_CLOSE]
@@ -82,7 +82,7 @@ class ResponseInContext(Iterator[bytes]):
         except StopIteration:
             raise
         except Exception as error:
-            # Every server prints the traceback, and none prints the request.
+            # Every server prints the traceback, but none names the request.
             self.context.run(log.error, "%s is broken off: %r", self.request, error)
             if self.on_uwsgi:
                 _reset_connection()
@@ -105,7 +105,7 @@ class ResponseInContext(Iterator[bytes]):
                 self.context.run(_call_each, self.last)
 
     def __del__(self) -> None:
-        # A middleware that hides close() must not keep the request's session open.
+        # A middleware that hides close() must not leave the request's session open.
         self.close()
 
 
@@ -115,6 +115,6 @@ def uwsgi_connection() -> socket.socket:
 
 
 def _reset_connection() -> None:
-    # uWSGI ends a failed response like a complete one, by closing the connection.
+    # uWSGI closes the connection after a failed response just as after a complete one.
     with uwsgi_connection() as copy:
         copy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

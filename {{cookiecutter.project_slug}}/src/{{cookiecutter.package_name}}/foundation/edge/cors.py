@@ -1,4 +1,4 @@
-"""Cross-origin requests: which pages of other origins may read the responses (CORS_ORIGINS)."""
+"""Cross-origin requests: the origins whose pages may read responses (CORS_ORIGINS)."""
 
 import re
 from collections.abc import Iterable
@@ -6,16 +6,16 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 METHODS = "DELETE, GET, HEAD, PATCH, POST, PUT"
-# Beside those that always are.
+# In addition to those that are always exposed.
 READABLE = "ETag, Idempotency-Replayed, Link, Location, Retry-After, WWW-Authenticate, X-Request-ID"
-CACHED = "600"  # seconds for which a browser keeps the answer of a preflight
+CACHED = "600"  # seconds for which a browser caches a preflight response
 _NAMES = re.compile(r"[A-Za-z0-9-]+(?:, ?[A-Za-z0-9-]+)*", re.ASCII)
 
 
 class CrossOrigin:
-    """Let pages of some origins read every response, refusals included, and answer their preflights.
+    """Let pages of some origins read every response, including errors, and answer their preflights.
 
-    Flask-CORS acts only inside Flask: a request that is refused before it would lack the headers. A preflight
+    Flask-CORS works only inside Flask: a request rejected before Flask would lack the headers. A preflight
     is answered before authentication, because a browser sends it without credentials.
     """
 
@@ -38,7 +38,7 @@ class CrossOrigin:
         return self.wsgi_app(environ, start)
 
     def _headers(self, origin: str | None) -> list[tuple[str, str]]:
-        """Return the headers of every response; only those for a page of a listed origin name it."""
+        """Return the headers of every response; the origin is included only if it is listed."""
         headers = [("Vary", "Origin")]
         if origin and ("*" in self.origins or origin in self.origins):
             allowed = "*" if "*" in self.origins else origin

@@ -1,4 +1,4 @@
-"""Headers of every response: security headers that the view has not set, and none that can't be sent."""
+"""Response headers: default security headers, and the removal of headers that cannot be sent."""
 
 import functools
 import re
@@ -6,7 +6,7 @@ import re
 from werkzeug.datastructures import Headers
 from werkzeug.urls import iri_to_uri
 
-# Source: OWASP Secure Headers Project. Clear-Site-Data is for the answer to a logout.
+# Source: OWASP Secure Headers Project. Clear-Site-Data is for logout responses.
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -26,19 +26,19 @@ SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
     "X-Permitted-Cross-Domain-Policies": "none",
 }
-# A response with a version may be stored and revalidated; any other is for this client alone.
+# A response with an ETag may be stored and revalidated; any other is for this client only.
 CACHE = ("Cache-Control", "no-store")
 CACHE_VERSIONED = ("Cache-Control", "private, no-cache")
 # RFC 9110, 5.1 and 5.5. Servers encode text as Latin-1.
 _NAME, _VALUE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-_URLS = {"location", "content-location"}  # Werkzeug makes them ASCII when it sends them.
+_URLS = {"location", "content-location"}  # Werkzeug converts them to ASCII when it sends them.
 # Browsers ignore it on plain HTTP.
 HTTPS_ONLY = ("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
 
 
 @functools.lru_cache(256)
 def missing_headers(scheme: str, *names: str) -> list[tuple[str, str]]:
-    """Return the headers that a response with these names lacks. Few different sets of names occur."""
+    """Return the default headers missing from these names. Cached, because few different sets occur."""
     present = {name.lower() for name in names}
     missing = [pair for pair in SECURITY_HEADERS.items() if pair[0].lower() not in present]
     if "cache-control" not in present:
@@ -49,9 +49,10 @@ def missing_headers(scheme: str, *names: str) -> list[tuple[str, str]]:
 
 
 def refuse_unsendable(headers: Headers) -> None:
-    """Remove headers that no server can send. Raises `ValueError`, which names the first of them.
+    """Remove headers that no server can send. Raises `ValueError` with the first one's name.
 
-    After Flask each server has its own end for them: a page in HTML, an answer without headers, or none.
+    Past Flask, each server handles them differently: an HTML page, a response without headers, or none at
+    all.
     """
     unsendable = {name: value for name, value in headers if not _is_sendable(name, value)}
     for name in unsendable:

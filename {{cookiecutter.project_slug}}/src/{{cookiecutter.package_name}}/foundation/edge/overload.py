@@ -1,7 +1,7 @@
-"""Overload: requests that have waited too long are refused, so that the others are answered in time.
+"""Overload protection: requests that have waited too long are refused, so that the others are served in time.
 
-At twice its capacity a service without this layer answers no request in time: the queue grows until each one
-has waited longer than its client does, and the work is done for clients that have left.
+At twice its capacity a service without this layer serves no request in time: the queue grows until each
+request waits longer than its client, and the work is done for clients that have left.
 
 State: `started` and `process` of each `Overload`; `running` and `typical` of each `Turns`.
 """
@@ -20,17 +20,17 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 # struct tcp_info of linux/tcp.h, which only grows at its end: tcpi_last_data_recv, in milliseconds.
 _LAST_DATA = struct.Struct("=52xI")
 _HAS_TCP_INFO = sys.platform == "linux"
-# The connection of the request: by gunicorn, by serving/pywsgi.py, by Werkzeug.
+# The request's connection, set by gunicorn, serving/pywsgi.py and Werkzeug.
 _SOCKETS = ("gunicorn.socket", "pywsgi.socket", "werkzeug.socket")
-# A proxy at a unix socket has the clock of this machine. Longer waits are no times, or not in seconds.
+# A proxy at a unix socket shares this machine's clock. A longer wait is no timestamp, or not in seconds.
 LONGEST_WAIT = 60.0  # seconds
 
 
 class Overload:
-    """Pass a request that has waited for more than `limit` seconds to `refusal` instead of the application.
+    """Pass requests that have waited longer than `limit` seconds to `refusal` instead of the application.
 
-    Probes are never refused: to restart a process that is only busy, or to move its load to the others, makes
-    an overload worse. A request that is older than this process came during a restart, and is answered.
+    Probes are never refused: restarting a busy process, or moving its load to others, makes an overload
+    worse. A request older than this process arrived during a restart, and is served.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Overload:
     ) -> None:
         self.wsgi_app, self.refusal, self.limit, self.exempt = wsgi_app, refusal, limit, exempt
         self.observe = observe
-        # Under gevent each request begins immediately, and waits inside the application.
+        # Under gevent requests start immediately and wait inside the application.
         self.turns = Turns(turns, limit) if _has_greenlets() else None
         self.process, self.started = 0, 0.0
 
@@ -66,18 +66,18 @@ class Overload:
         try:
             return self.wsgi_app(environ, start_response)
         finally:
-            self.turns.end(turn)  # A stream goes on without one.
+            self.turns.end(turn)  # A stream continues without a turn.
 
 
 def waiting_time(environ: WSGIEnvironment) -> float:
-    """Return the seconds since the last bytes of the request arrived, or 0 where that is unknown.
+    """Return the seconds since the last bytes of the request arrived, or 0 if unknown.
 
-    The kernel counts them, so they include its own queue and the server's. Behind a unix socket the header
-    X-Request-Start of the proxy has the time: `t=` and seconds since the epoch, as nginx has in `${msec}`.
+    The kernel counts them, so they include its queue and the server's. At a unix socket the proxy sends the
+    time in X-Request-Start: `t=` and seconds since the epoch, like nginx's `${msec}`.
     """
     if _HAS_TCP_INFO and (waited := _kernel_time(environ)) is not None:
         return waited
-    # Only a peer without an address uses a unix socket, and is on this machine.
+    # Only a peer at a unix socket has no address, and it is on this machine.
     if environ.get("REMOTE_ADDR") or not (given := environ.get("HTTP_X_REQUEST_START", "")):
         return 0.0
     try:
@@ -89,7 +89,7 @@ def waiting_time(environ: WSGIEnvironment) -> float:
 
 def _kernel_time(environ: WSGIEnvironment) -> float | None:
     if "uwsgi.version" in environ:
-        # With its kind given, the object is made without a system call.
+        # With explicit family and type, the object is created without a system call.
         descriptor = importlib.import_module("uwsgi").connection_fd()
         connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
         try:
@@ -106,25 +106,25 @@ def _last_data(connection: Any) -> float | None:
     try:
         found = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA.size)
         milliseconds: int = _LAST_DATA.unpack(found)[0]
-    except (OSError, AttributeError, struct.error):  # No TCP, or an object of TLS.
+    except (OSError, AttributeError, struct.error):  # Not TCP, or a TLS object.
         return None
     return milliseconds / 1000
 
 
 class Turns:
-    """Turns of the requests of a process, taken in the order of arrival.
+    """Turns for the requests of a process, in order of arrival.
 
-    One that has run for longer than `limit` seconds gives its turn to the next one: it waits for something
-    else than the processor, and many of them may do so at the same time.
+    A request that has run longer than `limit` seconds gives its turn to the next: it waits for something
+    other than the processor, and many may do so concurrently.
     """
 
     def __init__(self, count: int, limit: float) -> None:
         self.limit, self.free = limit, threading.Semaphore(count)
-        self.running: dict[object, float] = {}  # the monotonic time at which each began, the oldest first
-        self.typical = 0.0  # seconds that a request has run of late
+        self.running: dict[object, float] = {}  # the monotonic start time of each, oldest first
+        self.typical = 0.0  # recent running time of a request, in seconds
 
     def take(self, patience: float) -> object | None:
-        """Return a turn, or None if the request would not end within so many seconds."""
+        """Return a turn, or None if the request would not finish within so many seconds."""
         self._expire()
         if not self.free.acquire(timeout=max(patience - self.typical, 0)):
             self._expire()
@@ -135,7 +135,7 @@ class Turns:
         return turn
 
     def end(self, turn: object) -> None:
-        """Give a turn back, if its request has not lost it."""
+        """Return a turn, unless its request has lost it."""
         if (began := self.running.pop(turn, None)) is not None:
             self.typical += (time.monotonic() - began - self.typical) / 10
             self.free.release()

@@ -1,4 +1,4 @@
-"""Trusted proxies: whose headers may name the client and the scheme of a request."""
+"""Trusted proxies: the peers whose headers set a request's client address and scheme."""
 
 import functools
 import re
@@ -14,7 +14,7 @@ class TrustedProxies:
     """The peers whose X-Forwarded headers are applied: a list such as `10.0.0.0/8,::1`, or `*`."""
 
     def __init__(self, networks: str) -> None:
-        # With `*` the number of proxies is unknown, so the nearest one's word is taken.
+        # With `*` the number of proxies is unknown, so only the nearest one counts.
         self.trusts_all = "*" in networks
         self.networks = [] if self.trusts_all else [ip_network(text.strip()) for text in networks.split(",")]
         self.includes = functools.lru_cache(1024)(self._includes)
@@ -25,14 +25,15 @@ class TrustedProxies:
         if trusted and ("HTTP_X_FORWARDED_FOR" in environ or "HTTP_X_FORWARDED_PROTO" in environ):
             self._apply_forwarded_headers(environ)
         elif not trusted and "uwsgi.version" in environ and not UWSGI_SCHEME.isdisjoint(environ):
-            environ["wsgi.url_scheme"] = "http"  # uWSGI takes these headers from any peer.
+            environ["wsgi.url_scheme"] = "http"  # uWSGI applies these headers from any peer.
         return trusted
 
     def _apply_forwarded_headers(self, environ: WSGIEnvironment) -> None:
-        """Set the client's address, which is the last one that is not a proxy's, and the scheme.
+        """Set the scheme and the client's address: the last one that is not a proxy's.
 
-        Each proxy appends the address of its peer; a client may have written those before. A proxy passes on
-        the Host, so X-Forwarded-Host is ignored. Source: Werkzeug, "Tell Flask it is Behind a Proxy".
+        Each proxy appends the address of its peer; a client may have forged the earlier ones. Proxies
+        preserve the Host, so X-Forwarded-Host is ignored. Source: Werkzeug, "Tell Flask it is Behind a
+        Proxy".
         """
         for text in reversed(environ.get("HTTP_X_FORWARDED_FOR", "").split(",")):
             if not (address := _address(text)):
@@ -40,13 +41,14 @@ class TrustedProxies:
             environ["REMOTE_ADDR"] = str(address)
             if self.trusts_all or not self.includes(str(address)):
                 break
-        # Several proxies append theirs too, and a client may have set the first ones.
+        # Several proxies append theirs too, and a client may have forged the first ones.
         scheme = environ.get("HTTP_X_FORWARDED_PROTO", "").rpartition(",")[2].strip().lower()
         if scheme in {"http", "https"}:
             environ["wsgi.url_scheme"] = scheme
 
     def _includes(self, peer: str) -> bool:
-        """Return whether a peer is a proxy. One without an address uses a unix socket and is."""
+        """Return whether a peer is a trusted proxy. A peer without an address uses a unix socket and is
+        trusted."""
         if self.trusts_all or not peer:
             return True
         address = _address(peer)
@@ -54,9 +56,9 @@ class TrustedProxies:
 
 
 def apply_prefix(environ: WSGIEnvironment, prefix: str) -> None:
-    """Move the prefix from the path to SCRIPT_NAME, from which every link is made.
+    """Move the prefix from the path to SCRIPT_NAME, from which all links are built.
 
-    A proxy may have removed it from the path, and a probe does not know it: such a path is served as well.
+    A path without the prefix is served too: a proxy may strip it, and probes do not use it.
     """
     environ["SCRIPT_NAME"] = prefix
     path = environ.get("PATH_INFO", "")
@@ -66,7 +68,7 @@ def apply_prefix(environ: WSGIEnvironment, prefix: str) -> None:
 
 @functools.lru_cache(1024)
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the address in a text, which may have a port, brackets, or IPv4 in the form of IPv6."""
+    """Return the address in a text that may have a port, brackets, or an IPv4-mapped IPv6 address."""
     text = text.strip()
     if found := _WITH_PORT.fullmatch(text):
         text = found[1] or found[2]

@@ -1,4 +1,4 @@
-"""Requests and responses in Flask: typed input, pages, problem+json, probes, the OpenAPI document."""
+"""Requests and responses in Flask: typed input, pagination, problem+json, probes, the OpenAPI document."""
 
 from ..database.base import StorableText
 from .api import BIGGEST_ID, operation

@@ -1,4 +1,4 @@
-"""Operations: views whose input is validated by its type, and whose output is sent as its type."""
+"""Operations: views with typed, validated input and typed output."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from .inputs import KINDS, MOST_VALUES, Headers, read_all
 
 BIGGEST_ID = 2**63 - 1
 CONDITIONS = {"HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE", "HTTP_IF_MATCH", "HTTP_RANGE", "HTTP_IF_RANGE"}
-PAIR = dict[str, str]  # the headers of an answer, second of a pair
+PAIR = dict[str, str]  # response headers, the second of a pair
 
 View = Callable[..., Any]
 
@@ -33,25 +33,26 @@ class RowId(BaseConverter):
     def to_python(self, value: str) -> int:
         number = int(value)
         if number > BIGGEST_ID:
-            # A ValidationError of a converter may become a 405 for another rule.
+            # A converter's ValidationError may become a 405 for another rule.
             raise NotFound()
         return number
 
 
 @dataclass(kw_only=True)
 class operation:  # noqa: N801  # A decorator, which reads like a function.
-    """Make a view part of the API: its annotations validate what it takes, and document it.
+    """Make a view part of the API: its annotations validate and document its input.
 
-    Its parameters `body`, `query`, `headers` and `form` are filled from the request, and `user` by `auth`,
-    before any of them. A body that is not JSON is rejected with 400, one of another content type with 415,
-    and input that does not fit its type with 422, naming each place; where If-Match is needed, a request
-    without it with 428. The view returns its answer, nothing, a pair of that and the headers that are named
-    here, or its own `Response` of the type `content`. A GET whose If-None-Match has the ETag of the response
-    gets 304. `responses` documents further statuses by the type of their body, or by None for a problem
-    without members. Input of more than `most_values` values gets 422 unread.
+    The parameters `body`, `query`, `headers` and `form` are filled from the request, after `user`, which
+    `auth` provides. Invalid JSON is rejected with 400, another content type with 415, input that does not fit
+    its type with 422, which lists each error, and a missing but required If-Match with 428. The view returns
+    a result or None, a pair of that and the headers named here, or a `Response` of the content type
+    `content`. A GET whose If-None-Match has the ETag of the response gets 304. `responses` documents other
+    statuses by the type of their body, or None for a problem without members. Input of more than
+    `most_values` values gets 422 without validation.
 
-    An `idempotent` operation is one transaction with its answer. A request that repeats an Idempotency-Key
-    gets the answer of the first; a request without one runs, or gets 400 where it is "required".
+    An `idempotent` operation stores its response in its transaction. A request that repeats an
+    Idempotency-Key gets the first response; a request without a key runs, or gets 400 if the key is
+    "required".
     """
 
     status: int = 200
@@ -66,7 +67,7 @@ class operation:  # noqa: N801  # A decorator, which reads like a function.
     idempotent: bool | Literal["required"] = False
 
     def __call__(self, view: View) -> View:
-        """Return the view as Flask calls it."""
+        """Return the function that Flask calls."""
         hints = get_type_hints(view, include_extras=True)
         self.answer, self.is_pair = _answer_of(hints.pop("return", Any))
         self.inputs = {
@@ -80,7 +81,7 @@ class operation:  # noqa: N801  # A decorator, which reads like a function.
                 f"{view.__qualname__} is idempotent, and a key belongs to a user: pass {self.auth.name}"
                 " Authentication(…, identity=…), which returns the id of a user"
             )
-        self.arguments = hints  # Those of the path.
+        self.arguments = hints  # The parameters in the path.
 
         @functools.wraps(view)
         def wrapper(**arguments: Any) -> Response:
@@ -112,11 +113,11 @@ class operation:  # noqa: N801  # A decorator, which reads like a function.
             answer = Response(self._dump(answer), self.status, mimetype=self.content)
         answer.headers.update(headers)
         if "ETag" in headers and not CONDITIONS.isdisjoint(request.environ):
-            answer.make_conditional(request)  # a twentieth of a read, also without a condition
+            answer.make_conditional(request)  # costs a twentieth of a read, even without a condition
         return answer
 
     def _dump(self, answer: Any) -> bytes | None:
-        """Return an answer as JSON. One of another type than the documented one is a bug of the service."""
+        """Return a result as JSON. A result that does not fit the documented type is a bug of the service."""
         if self.answer:
             return self.answer.dump_json(answer, by_alias=True, warnings="error")
         if answer is not None:
@@ -125,11 +126,11 @@ class operation:  # noqa: N801  # A decorator, which reads like a function.
 
 
 def _answer_of(returned: Any) -> tuple[TypeAdapter[Any] | None, bool]:
-    """Return the type of a view's answer, unless it has none, and whether headers may come with it."""
+    """Return the type of a view's result, if any, and whether headers may accompany it."""
     members = get_args(returned) if get_origin(returned) in {Union, UnionType} else (returned,)
     pairs = [member for member in members if get_origin(member) is tuple and get_args(member)[1:] == (PAIR,)]
     types = [get_args(member)[0] if member in pairs else member for member in members]
-    # A Response of the view's own can have any content.
+    # A view's own Response can have any content.
     types = [each for each in types if not (isinstance(each, type) and issubclass(each, AnyResponse))]
     if not types or types == [NoneType]:
         return None, bool(pairs)

@@ -1,4 +1,4 @@
-"""Authentication: the user of a request, as an immutable value that the view gets as `user`."""
+"""Authentication: the user of a request, passed to the view as the immutable value `user`."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -12,13 +12,13 @@ User = TypeVar("User")
 
 
 class Authentication(Generic[User]):
-    """A way in which clients identify themselves: `operation(auth=bearer)`.
+    """An authentication scheme: `operation(auth=bearer)`.
 
     `identify` returns the user of a request, or raises `Problem(401, …, headers={"WWW-Authenticate": …})`.
-    The user is a value such as a frozen dataclass, and never a row: the transaction in which `identify` has
-    read ends before the view runs. `scheme` is a security scheme of OpenAPI 3.1, and `name` its name in the
-    document. `identity` returns what stays the same about a user, such as the id: an Idempotency-Key belongs
-    to one user.
+    The user is a value such as a frozen dataclass, never a row, because the transaction of `identify` ends
+    before the view runs. `scheme` is a security scheme of OpenAPI 3.1, and `name` its name in the document.
+    `identity` returns a stable part of the user, such as the id, because an Idempotency-Key belongs to one
+    user.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Authentication(Generic[User]):
         self.identify, self.name, self.scheme, self.identity = identify, name, scheme, identity
 
     def user(self) -> User:
-        """Return the user of the request. Raises `TypeError` if that is a row of the database."""
+        """Return the user of the request. Raises `TypeError` if it is a database row."""
         user = self.identify(request)
         if inspect(user, raiseerr=False) is not None:
             raise TypeError(

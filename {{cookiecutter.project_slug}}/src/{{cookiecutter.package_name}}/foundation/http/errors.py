@@ -1,4 +1,4 @@
-"""Failures as problem+json (RFC 9457), without internal details."""
+"""Errors as problem+json (RFC 9457), without internal details."""
 
 import json
 import logging
@@ -20,13 +20,13 @@ from ..observability.logs import request_id
 log = logging.getLogger(__name__)
 
 RETRY_AFTER = 2  # seconds
-Shape = Callable[[dict[str, Any]], Response]  # from the members of a problem to a response
+Shape = Callable[[dict[str, Any]], Response]  # builds a response from the members of a problem
 MISFIT = "The request does not fit what is documented."
 CHANGED = "It has changed since you read it."
 
 
 class Problem(HTTPException):
-    """An error response: a status, a sentence about the problem, headers, and further members."""
+    """An error response: a status, a sentence about the problem, headers, and extra members."""
 
     def __init__(
         self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any
@@ -42,9 +42,9 @@ class Problem(HTTPException):
 
 
 def problem(status: int, detail: str | None = None, **members: Any) -> Response:
-    """Return a problem+json response, or one of the shape that `create_service` was given for the path.
+    """Return a problem+json response, or the shape passed to `create_service` for this path.
 
-    An error response that is made inside `transaction()` rolls it back.
+    Creating an error response inside `transaction()` rolls it back.
     """
     body = {"type": "about:blank", "title": HTTP_STATUS_CODES.get(status, "Error"), "status": status}
     if identity := request_id.get():
@@ -55,7 +55,7 @@ def problem(status: int, detail: str | None = None, **members: Any) -> Response:
     if has_request_context():
         if status >= 400:
             refuse_commit()
-            g.problem = True  # The commit guard reads it: what was committed before is meant.
+            g.problem = True  # For the commit guard: earlier commits are intended.
         return _shape(current_app.extensions["error_shapes"], f"{request.path}/")(body)
     return problem_json(body)
 
@@ -66,13 +66,13 @@ def problem_json(members: dict[str, Any]) -> Response:
 
 
 def _shape(shapes: Mapping[str, Shape], path: str) -> Shape:
-    """Return the shape for the longest prefix of a path."""
+    """Return the shape for the longest matching prefix of a path."""
     prefixes = [prefix for prefix in shapes if path.startswith(f"{prefix.rstrip('/')}/")]
     return shapes[max(prefixes, key=len)] if prefixes else problem_json
 
 
 def init_app(app: Flask, shapes: Mapping[str, Shape] | None = None) -> None:
-    """Send every failure of the application as problem+json, or in the shape for the prefix of its path."""
+    """Return every error as problem+json, or in the shape for its path prefix."""
     app.extensions["error_shapes"] = shapes or {}
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(DBAPIError, _database)
@@ -84,7 +84,7 @@ def init_app(app: Flask, shapes: Mapping[str, Shape] | None = None) -> None:
 def _http(error: HTTPException) -> Response | HTTPException:
     if error.code is None or error.code < 400:
         return error  # A redirect.
-    # The description of a 500 is for its author: Flask wraps the bug in an InternalServerError.
+    # A 500 has no public description: Flask wraps the bug in an InternalServerError.
     detail = error.description if error.code < 500 or isinstance(error, Problem) else None
     response = problem(error.code, detail, **getattr(error, "members", {}))
     for name, value in error.get_headers():
@@ -112,7 +112,7 @@ def _database(error: DBAPIError | PoolTimeout) -> Response:
 
 
 def _stale(error: StaleDataError) -> Response:
-    # Another transaction changed the row between the read and the write of this request.
+    # Another transaction changed the row between this request's read and write.
     return problem(412 if request.if_match else 409, CHANGED)
 
 
@@ -122,13 +122,13 @@ def _invalid_cursor(error: InvalidPosition) -> Response:
 
 
 def _name(error: DBAPIError) -> str:
-    """Return the kind of an error and its constraint: the rest of its message has clients' values."""
+    """Return an error's class and constraint only: the rest of the message contains client data."""
     constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
     code = getattr(error.orig, "sqlite_errorname", None)
     return " ".join(filter(None, [type(error.orig).__name__, code, constraint]))
 
 
 def _is_away(error: DBAPIError) -> bool:
-    # A statement that SQLite does not understand is operational to it, too.
+    # SQLite raises OperationalError for invalid SQL, too.
     wrong_statement = getattr(error.orig, "sqlite_errorname", "") == "SQLITE_ERROR"
     return isinstance(error, OperationalError | InterfaceError) and not wrong_statement

@@ -1,4 +1,4 @@
-"""Probes: liveness without the database, readiness with warm-ups, the database and its schema."""
+"""Probes: liveness without the database; readiness with warm-ups, the database and its schema."""
 
 import functools
 import logging
@@ -25,16 +25,17 @@ MIGRATIONS = Path(__file__).parents[4] / "migrations"
 
 @bp.get(LIVEZ)
 def livez() -> dict[str, str]:
-    """Answer 200 while requests are served. The database is not asked, because a restart cannot repair it."""
+    """Return 200 while requests are served. The database is not checked, because a restart cannot repair
+    it."""
     return {"status": "alive"}
 
 
 @bp.get(READYZ)
 def readyz() -> dict[str, str] | Response:
-    """Answer 200 after the warm-ups, when the database has the schema of this code, or a newer one.
+    """Return 200 after the warm-ups, if the database has this code's schema or a newer one.
 
-    During a rolling update the old version still serves on a schema that it does not know: if it were
-    not ready then, no process would be until the new version is.
+    During a rolling update the old version runs on a schema that it does not know. If that made it unready,
+    no process would be ready until the new version is.
     """
     if cold := warm_up():
         return problem(503, f"This process still loads {', '.join(cold)}.", missing=cold)
@@ -54,7 +55,7 @@ def readyz() -> dict[str, str] | Response:
     return {"status": "ready"}
 
 
-@functools.cache  # Once for each process.
+@functools.cache  # Once per process.
 def _look_for_deadline() -> None:
     if current_settings(ServiceSettings).database_pool == "external" and not has_deadline(db.session()):
         log.warning("statement_timeout is 0: ALTER ROLE … SET statement_timeout = '2s'")
@@ -62,8 +63,8 @@ def _look_for_deadline() -> None:
 
 @functools.cache
 def revisions_in(migrations: Path) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the newest revisions of the schema that this code knows, and every one."""
-    # Imported on first use: importing Alembic takes a quarter of the startup time.
+    """Return the head revisions of the schema, and all revisions known to this code."""
+    # Imported lazily: importing Alembic takes a quarter of the startup time.
     from alembic.script import ScriptDirectory
 
     scripts = ScriptDirectory(str(migrations))
@@ -76,7 +77,7 @@ def _names(revisions: frozenset[str]) -> str:
 
 
 def _revisions(connection: Connection) -> frozenset[str]:
-    # Alembic's own MigrationContext would log two lines for each probe.
+    # Alembic's own MigrationContext would log two lines per probe.
     if not inspect(connection).has_table("alembic_version"):
         return frozenset()
     return frozenset(connection.scalars(text("SELECT version_num FROM alembic_version")))

@@ -1,7 +1,7 @@
-"""Idempotency-Key (draft-ietf-httpapi-idempotency-key-header): a repeated request gets the first answer.
+"""Idempotency-Key (draft-ietf-httpapi-idempotency-key-header): a repeated request gets the first response.
 
-The answer is stored in the transaction of the view, so that a commit stores both or neither. Answers from 400
-on are not stored, and roll that transaction back: a repeat runs again.
+The response is stored in the view's transaction, so a commit stores both or neither. Responses with status
+400 or above are not stored and roll the transaction back, so a repeat runs again.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 LONGEST_KEY = 255  # characters
 LONGEST_ANSWER = 64 * 1024  # bytes
-# Beside those that the operation names: any other header is made for each response.
+# In addition to those that the operation names: all other headers are made for each response.
 STORED_HEADERS = ("Content-Type", "Location", "ETag")
 DRAFT = "https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/"
 _OF_QUOTED = r'(?:[ !#-\[\]-~]|\\["\\])'
-# Two headers are joined by a comma, and a semicolon begins a parameter of a structured header.
+# A comma joins two headers, and a semicolon starts a parameter of a structured header.
 _OF_BARE = r"[!#-+\--:<-\[\]-~]"
 _QUOTED, _BARE = re.compile(f'"({_OF_QUOTED}*)"', re.ASCII), re.compile(f"{_OF_BARE}+", re.ASCII)
 _LENGTH = "{1," + str(LONGEST_KEY) + "}"
@@ -36,7 +36,7 @@ PATTERN = f'^(?:"{_OF_QUOTED}{_LENGTH}"|{_OF_BARE}{_LENGTH})$'  # for the docume
 
 @dataclass(frozen=True)
 class KeyedRequest:
-    """A request with a key: the key, a digest of the user that it belongs to, and one of the request."""
+    """A request with a key: the key, and digests of its user and of the request."""
 
     key: str
     scope: str
@@ -44,7 +44,7 @@ class KeyedRequest:
 
     @property
     def lock(self) -> int:
-        """The number of the lock that the request holds on PostgreSQL."""
+        """The number of the request's advisory lock on PostgreSQL."""
         digest = bytes.fromhex(_digest(self.scope.encode(), self.key.encode()))
         return int.from_bytes(digest[:8], "big", signed=True)
 
@@ -52,8 +52,8 @@ class KeyedRequest:
 def read_key(scope: Iterable[str], headers: dict[str, str], *, required: bool) -> KeyedRequest | None:
     """Return the key of the request, or None if it has none. Call it before a form is parsed.
 
-    `scope` names the user. `headers` are those that the view reads: another value is another request. Raises
-    `Problem` if the key is malformed, or required and missing.
+    `scope` identifies the user. `headers` are those that the view reads: a different value makes a different
+    request. Raises `Problem` if the key is malformed, or missing although required.
     """
     given = request.headers.get(HEADER)
     if given is None:
@@ -66,10 +66,10 @@ def read_key(scope: Iterable[str], headers: dict[str, str], *, required: bool) -
 
 
 def run_once(keyed: KeyedRequest | None, headers: Iterable[str], run: Callable[[], Response]) -> Response:
-    """Run a view in one transaction with the storing of its answer, or return the answer that is stored.
+    """Run a view and store its response in one transaction, or return the stored response.
 
-    Without a key the view runs in the same way, and nothing is stored. Raises `Problem` for a key of another
-    request, or of one that still runs.
+    Without a key the view runs in the same way, but nothing is stored. Raises `Problem` if the key belongs to
+    a different request, or to one that is still running.
     """
     with commit_together() as session:
         if keyed and (stored := _find(session, keyed)):
@@ -85,9 +85,9 @@ def run_once(keyed: KeyedRequest | None, headers: Iterable[str], run: Callable[[
 
 
 def _find(session: Session, keyed: KeyedRequest) -> Response | None:
-    """Return the stored answer, or let no other request with this key in before this one has ended."""
-    # On SQLite the request is alone from its first statement: another one waits, and finds the answer. On
-    # PostgreSQL it would wait at the unique constraint, and each repeat would keep a thread.
+    """Return the stored response, or block other requests with this key until this one has finished."""
+    # On SQLite a request has the database to itself from its first statement: a repeat waits, and then finds
+    # the response. On PostgreSQL each repeat would wait at the unique constraint and hold a thread.
     is_postgresql = session.get_bind(IdempotencyKey).dialect.name == "postgresql"
     if is_postgresql and not session.scalar(select(func.pg_try_advisory_xact_lock(keyed.lock))):
         raise _running()
@@ -103,7 +103,7 @@ def _find(session: Session, keyed: KeyedRequest) -> Response | None:
 
 def _store(session: Session, keyed: KeyedRequest, response: Response, names: set[str]) -> None:
     stored = {name.lower() for name in names}
-    session.flush()  # Here, so that a conflict of the view's own rows is not taken for one of the key.
+    session.flush()  # Here, so that a conflict of the view's own rows is not mistaken for a conflict of the key.
     answer: dict[str, Any] = {
         "status": response.status_code,
         "headers": [pair for pair in response.headers if pair[0].lower() in stored],
@@ -112,12 +112,12 @@ def _store(session: Session, keyed: KeyedRequest, response: Response, names: set
     try:
         session.execute(insert(IdempotencyKey).values(**vars(keyed), **answer))
     except IntegrityError:
-        # The view has rolled back in between, which has let another request in.
+        # The view has rolled back in between, which released the lock.
         raise _running() from None
 
 
 def _refuse_unstorable(response: Response) -> None:
-    """Raise `RuntimeError`, with a key or without, so that a test without a key finds it."""
+    """Raise `RuntimeError`, even for requests without a key, so that a test without one finds it."""
     if not response.is_sequence or response.direct_passthrough:
         raise RuntimeError(f"{request.endpoint} answers with a stream, which can't be stored: {_REMOVE}")
     if (size := len(response.get_data())) > LONGEST_ANSWER:
@@ -129,7 +129,7 @@ _REMOVE = "remove operation(idempotent=…)"
 
 
 def _parse(given: str) -> str:
-    """Return the key of a structured header, or of a bare token, as most clients send it."""
+    """Return the key from a structured header, or from a bare token, which most clients send."""
     if quoted := _QUOTED.fullmatch(given.strip(" \t")):
         key = re.sub(r"\\(.)", r"\1", quoted[1])
     elif _BARE.fullmatch(given.strip(" \t")):
