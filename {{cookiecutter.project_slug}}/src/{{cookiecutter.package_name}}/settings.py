@@ -1,4 +1,4 @@
-"""The service's own settings, beside those of the foundation. This file is yours."""
+"""The service's own settings, in addition to the foundation's. This file is yours."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import sys
 
-# The collector would walk through the modules again and again while they load, and once more in each worker,
-# which would have to copy them. All of them stay, and startup is a seventh shorter.
+# The garbage collector would traverse the modules repeatedly while they load, and again in each worker, which
+# would copy their memory. None of them is garbage, and startup is a seventh shorter.
 gc.disable()
 
 from flask import Flask  # noqa: E402
@@ -28,7 +28,7 @@ def _build() -> Flask:
 
         settings = load(Settings)
         if settings.metrics_bind:
-            # Before the features: a metric that is defined earlier would choose files for itself.
+            # Before the features: a metric defined earlier would choose its own files.
             from .foundation.observability import metrics  # noqa: F401
         with nothing_loaded():
             from .app import create_app
@@ -47,6 +47,7 @@ def _build() -> Flask:
 app = _build()
 gc.freeze()
 gc.enable()
-# gunicorn has a hook for this. uWSGI loads this in each worker; without lazy-apps the first probe warms.
+# gunicorn has a hook for this. uWSGI loads this module in each worker; without lazy-apps the first probe
+# starts the warm-ups.
 if "uwsgi" in sys.modules and sys.modules["uwsgi"].worker_id():
     warm_up()

@@ -730,7 +730,7 @@ def test_sqlite_has_no_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
     """An external pooler is refused for SQLite."""
     monkeypatch.setenv("DATABASE_POOL", "external")
 
-    assert problems() == ["DATABASE_POOL is external, and SQLite knows no pooler: remove it"]
+    assert problems() == ["DATABASE_POOL is external, but SQLite has no pooler: remove it"]
 
 
 @pytest.mark.parametrize("prefix", ["api", "/api/", "/", "//api", "/a b", "/a?b", "http://example.com/api"])

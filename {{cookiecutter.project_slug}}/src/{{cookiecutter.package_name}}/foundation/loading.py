@@ -1,8 +1,8 @@
-"""Models and other heavy objects, each loaded once in every process that serves.
+"""Models and other heavy objects, loaded once in every serving process.
 
-A trained model may own threads and locks of OpenMP or BLAS, which do not survive a fork. So nothing is loaded
-while the service is built, and a process never uses the object of its parent. The state of the process is at
-the top. Source: dmlc/xgboost#6617, benoitc/gunicorn#1891.
+A trained model may own threads and locks of OpenMP or BLAS, which do not survive a fork. Therefore nothing is
+loaded while the service is built, and no process uses its parent's object. The state of the process is at the
+top. Source: dmlc/xgboost#6617, benoitc/gunicorn#1891.
 """
 
 import functools
@@ -23,7 +23,7 @@ _building = False
 
 
 class LoadedTooEarly(RuntimeError):
-    """A heavy object is used while the service is built: server processes would inherit it."""
+    """A heavy object is used while the service is built, so server processes would inherit it."""
 
 
 class _Here(Generic[T]):
@@ -37,7 +37,7 @@ class _Here(Generic[T]):
 
 
 class LoadedOnce(Generic[T]):
-    """A handle that returns its object when it is called, and loads it on the first call in a process."""
+    """A handle that returns its object when called, and loads it on the first call in each process."""
 
     def __init__(self, load: Callable[[], T], *, warm: bool) -> None:
         functools.update_wrapper(self, load)
@@ -49,7 +49,7 @@ class LoadedOnce(Generic[T]):
         _handles.add(self)
 
     def __call__(self) -> T:
-        """Return the object. Threads that ask while it is loaded wait; an error is raised, and not kept."""
+        """Return the object. Other threads wait while it loads; an error is raised, but not cached."""
         if self._replacements:
             return self._replacements[-1]
         here = self._here()
@@ -65,7 +65,7 @@ class LoadedOnce(Generic[T]):
 
     @contextmanager
     def override(self, replacement: T) -> Iterator[T]:
-        """Return the replacement to every caller during a block, as tests need it."""
+        """Return the replacement to every caller during the block, for tests."""
         self._replacements.append(replacement)
         try:
             yield replacement
@@ -77,7 +77,7 @@ class LoadedOnce(Generic[T]):
         return bool(self._replacements) or self._here().loaded
 
     def start_warming(self) -> None:
-        """Load the object in a thread, unless that has begun. The next probe repeats one that failed."""
+        """Start loading the object in a thread, unless one is running. The next probe retries a failure."""
         here = self._here()
         if here.warming.acquire(blocking=False):
             threading.Thread(target=self._warm, args=[here], name=f"warm {self.name}", daemon=True).start()
@@ -91,8 +91,8 @@ class LoadedOnce(Generic[T]):
             here.warming.release()
 
     def _here(self) -> _Here[T]:
-        # By process, because not every server runs Python's fork hooks. The parent's object is kept and never
-        # used: its destructor might end what belongs to the parent.
+        # Per process, because not every server runs Python's fork hooks. The parent's object is kept but
+        # never used: its destructor might release resources of the parent.
         process = os.getpid()
         return self._in_process.get(process) or self._in_process.setdefault(process, _Here())
 
@@ -106,9 +106,9 @@ def loaded_once(*, warm: bool) -> Callable[[Callable[[], T]], LoadedOnce[T]]: ..
 
 
 def loaded_once(load: Callable[[], T] | None = None, *, warm: bool = False) -> Any:
-    """Make a handle of a function that loads a heavy object: `@loaded_once`, or `@loaded_once(warm=True)`.
+    """Turn a function that loads a heavy object into a handle: `@loaded_once` or `@loaded_once(warm=True)`.
 
-    With `warm`, every process of a server starts to load it by itself, and is not ready until it has.
+    With `warm`, every server process starts loading it at startup, and is not ready until it is loaded.
     """
     if load is None:
         return functools.partial(LoadedOnce, warm=warm)
@@ -117,7 +117,7 @@ def loaded_once(load: Callable[[], T] | None = None, *, warm: bool = False) -> A
 
 @contextmanager
 def nothing_loaded() -> Iterator[None]:
-    """Raise `LoadedTooEarly` where the block, which builds the service, uses a handle."""
+    """Raise `LoadedTooEarly` if the block, which builds the service, uses a handle."""
     global _building
     _building = True
     try:
@@ -127,7 +127,7 @@ def nothing_loaded() -> Iterator[None]:
 
 
 def warm_up() -> list[str]:
-    """Start to load what is warmed and is not loaded in this process, and return its names."""
+    """Start loading all warm handles that this process has not loaded, and return their names."""
     cold = [handle for handle in list(_handles) if handle.warm and not handle.is_ready()]
     for handle in cold:
         handle.start_warming()

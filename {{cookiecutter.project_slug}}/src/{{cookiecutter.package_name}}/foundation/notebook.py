@@ -1,4 +1,4 @@
-"""Sessions for notebooks: each belongs to one block of one cell, and a failed cell affects no other.
+"""Sessions for notebooks: each belongs to one block of one cell, so a failed cell affects no other.
 
 The settings are those of `make serve`. No application is built, and no connection outlives its block.
 """
@@ -27,35 +27,35 @@ CURE = "write `with session() as s:` in each cell, and use `s` inside the block 
 
 
 class NotebookSettings(ServiceSettings):
-    """The settings of a notebook. It signs nothing, so it needs no key."""
+    """The settings of a notebook, which signs nothing and needs no key."""
 
     secret_key: SecretStr = SecretStr("")
     notebook_writes: bool = False
 
 
 class SessionEnded(RuntimeError):
-    """A session is used after its block, or after the cell that opened it."""
+    """A session was used after its block or cell."""
 
 
 class WriteRefused(RuntimeError):
-    """A session that only reads is committed, or one would write to another machine's database."""
+    """A read-only session is committed, or a session would write to a remote database."""
 
 
 class CellSession(Session):
-    """A session that rejects work after its end. Objects that it loaded keep their columns."""
+    """A session that rejects work after its block. Loaded objects keep their column values."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine, expire_on_commit=False)
         self.ended = False
 
-    # Private, but it is the one call that begins a transaction, for a statement and for add() alike.
+    # Private, but the only call that begins a transaction, for both statements and add().
     def _autobegin_t(self, *args: Any, **kwargs: Any) -> Any:
         if self.ended:
             raise SessionEnded(f"this session has ended with its block or its cell: {CURE}")
         return super()._autobegin_t(*args, **kwargs)
 
     def end(self, *, commit: bool) -> None:
-        """Commit or roll back, and close the connection."""
+        """Commit or roll back, then close the connection."""
         try:
             if commit:
                 self.commit()
@@ -77,7 +77,7 @@ class session(AbstractContextManager[CellSession]):  # noqa: N801  # It reads li
 
     def __enter__(self) -> CellSession:
         self._session = CellSession(_make_engine(read_settings(), write=self._write))
-        if shell := _running_shell():  # A session that a generator or a global keeps ends with the cell.
+        if shell := _running_shell():  # A session kept in a generator or a global ends with its cell.
             shell.events.register("post_run_cell", self._end_with_cell)
         return self._session
 
@@ -85,7 +85,7 @@ class session(AbstractContextManager[CellSession]):  # noqa: N801  # It reads li
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if shell := _running_shell():
-            with suppress(ValueError):  # A generator goes on in another cell.
+            with suppress(ValueError):  # A generator may continue in another cell.
                 shell.events.unregister("post_run_cell", self._end_with_cell)
         self._session.end(commit=self._write and error is None)
 
@@ -93,25 +93,25 @@ class session(AbstractContextManager[CellSession]):  # noqa: N801  # It reads li
         self.__exit__(SessionEnded, SessionEnded(), None)
 
     def __getattr__(self, name: str) -> Any:
-        # An AttributeError, because IPython looks for methods such as _repr_html_.
+        # An AttributeError, because IPython looks up methods such as _repr_html_.
         raise AttributeError(f"session() is not a session yet, and has no {name}: {CURE}")
 
 
 def read_settings() -> NotebookSettings:
     """Return the settings from the environment and from .env, as `make serve` reads them."""
     load_dotenv(PROJECT / ".env")
-    with chdir(PROJECT):  # The kernel's folder is the notebook's, and a path of SQLite may be relative.
+    with chdir(PROJECT):  # The kernel runs in the notebook's folder, and a SQLite path may be relative.
         return read_environment(NotebookSettings)
 
 
 def _make_engine(settings: NotebookSettings, *, write: bool) -> Engine:
-    """Return an engine that keeps no connection. Statements have no deadline."""
+    """Return an engine without a connection pool. Statements have no deadline."""
     url = make_url(settings.database_url)
     is_elsewhere = _is_elsewhere(url)
     if write and is_elsewhere and not settings.notebook_writes:
         problem = "names a database on another machine, and a notebook does not write there"
         raise WriteRefused(f"DATABASE_URL {problem}: set NOTEBOOK_WRITES=1 if that is intended")
-    import_models(importlib.import_module(PACKAGE))  # A relation names another feature's model.
+    import_models(importlib.import_module(PACKAGE))  # A relationship may refer to another feature's model.
     options: dict[str, Any] = {"execution_options": {"reads_only": not write}}
     if url.get_backend_name() == "postgresql":
         is_pooled = settings.database_pool == "external"
@@ -130,7 +130,7 @@ def _make_engine(settings: NotebookSettings, *, write: bool) -> Engine:
 
 
 def _is_elsewhere(url: URL) -> bool:
-    # A service file, and PGHOSTADDR, may name any machine.
+    # A service file or PGHOSTADDR may name any machine.
     indirect = "service" in url.query or os.environ.keys() & {"PGSERVICE", "PGHOSTADDR"}
     return bool(remote_hosts(url) or (indirect and url.get_backend_name() == "postgresql"))
 

@@ -1,8 +1,8 @@
-"""Teardown functions that run even if another one fails.
+"""Teardown functions that all run, even if some fail.
 
-Flask 3.1 stops at the first that raises: the database session is not removed, and the client gets a 500 for
-committed work. Flask 3.2 runs them all, and then still fails the request. Delete this module when Flask runs
-all of them and only logs what they raise. Source: pallets/flask#1767, pallets/flask#5928.
+Flask 3.1 stops at the first one that raises: the database session is not removed, and the client gets a 500
+for committed work. Flask 3.2 runs them all, but still fails the request. Delete this module when Flask runs
+all of them and only logs their exceptions. Source: pallets/flask#1767, pallets/flask#5928.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from flask import Flask, appcontext_tearing_down, has_request_context, request, 
 
 
 class SafeTeardown(Flask):
-    """Run every teardown function and log what they raise; only what ends a process is raised, at the end."""
+    """Run every teardown function and log exceptions; those that end a process are raised afterwards."""
 
     # Flask 3.1 passes (exc), its development version (ctx, exc): the error is the last one in both.
 
@@ -44,6 +44,6 @@ class SafeTeardown(Flask):
 
 
 def error_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> BaseException | None:
-    """Return the error the context ends with: never sys.exc_info(), which may be a server's old one."""
+    """Return the context's own error, never sys.exc_info(), which may be a server's stale exception."""
     last = kwargs.get("exc", args[-1] if args else None)
     return last if isinstance(last, BaseException) else None

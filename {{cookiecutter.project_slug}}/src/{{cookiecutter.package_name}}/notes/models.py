@@ -9,7 +9,7 @@ from ..foundation.database import Base, Identified, Timestamped, Versioned
 
 
 class Note(Identified, Timestamped, Versioned, Base):
-    """A piece of text that a client stores."""
+    """A text stored by a client."""
 
     __tablename__ = "notes"
 

@@ -1,4 +1,4 @@
-"""Operations on notes. They know neither HTTP nor commits: the caller ends the transaction."""
+"""Operations on notes. They handle neither HTTP nor commits: the caller commits the transaction."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def find_note(session: Session, note_id: int) -> Note | None:
 def newest_notes(
     session: Session, *, limit: int, position: KeysetPosition | None = None
 ) -> KeysetSlice[Note]:
-    """Return notes, newest first: the slice at a position."""
+    """Return the slice of notes at a position, newest first."""
     statement = select(Note)
     return NEWEST_FIRST.read(session, statement, position=position, limit=limit)
 
 
 def change_note(session: Session, note: Note, text: str) -> None:
-    """Replace the note's text. Raises `StaleDataError` if another transaction was faster."""
+    """Replace the note's text. Raises `StaleDataError` if another transaction has changed it."""
     note.text = text
     session.flush()
 
 
 def remove_note(session: Session, note: Note) -> None:
-    """Delete the note. Raises `StaleDataError` if another transaction was faster."""
+    """Delete the note. Raises `StaleDataError` if another transaction has changed it."""
     session.delete(note)
     session.flush()

@@ -1,4 +1,4 @@
-"""Notes over HTTP: input in, service, commit, answer out."""
+"""The HTTP API of notes: validate input, call the service, commit, respond."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ bp = Blueprint("notes", __name__, url_prefix="/notes")
 
 
 class NoteIn(Input):
-    """The part of a note that a client writes."""
+    """The fields of a note that clients write."""
 
     text: StorableText = Field(min_length=1, max_length=10_000)
 
@@ -43,7 +43,7 @@ class NoteOut(BaseModel):
 
 
 class NotePage(Page[NoteOut]):
-    """Some notes, newest first, and the paths of the pages beside them."""
+    """Notes, newest first, and the paths of the next and previous page."""
 
 
 @bp.get("")
@@ -86,7 +86,7 @@ def change_note(note_id: int, body: NoteIn) -> tuple[NoteOut, dict[str, str]]:
 @bp.delete("/<row_id:note_id>")
 @operation(status=204, if_match="allowed")
 def remove_note(note_id: int) -> None:
-    """Delete a note. With If-Match, only the version that you have read."""
+    """Delete a note. With If-Match, only the version that you have read is deleted."""
     with transaction() as session:
         note = _find(session, note_id)
         refuse_other_version(note)

@@ -47,8 +47,7 @@ class TrustedProxies:
             environ["wsgi.url_scheme"] = scheme
 
     def _includes(self, peer: str) -> bool:
-        """Return whether a peer is a trusted proxy. A peer without an address uses a unix socket and is
-        trusted."""
+        """Return whether a peer is a trusted proxy. A peer without an address, at a unix socket, is."""
         if self.trusts_all or not peer:
             return True
         address = _address(peer)

@@ -25,8 +25,7 @@ MIGRATIONS = Path(__file__).parents[4] / "migrations"
 
 @bp.get(LIVEZ)
 def livez() -> dict[str, str]:
-    """Return 200 while requests are served. The database is not checked, because a restart cannot repair
-    it."""
+    """Return 200 while requests are served. The database is not checked: a restart cannot repair it."""
     return {"status": "alive"}
 
 

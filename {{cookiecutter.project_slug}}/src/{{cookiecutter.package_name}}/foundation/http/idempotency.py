@@ -103,7 +103,7 @@ def _find(session: Session, keyed: KeyedRequest) -> Response | None:
 
 def _store(session: Session, keyed: KeyedRequest, response: Response, names: set[str]) -> None:
     stored = {name.lower() for name in names}
-    session.flush()  # Here, so that a conflict of the view's own rows is not mistaken for a conflict of the key.
+    session.flush()  # Otherwise a conflict of the view's rows would look like one of the key.
     answer: dict[str, Any] = {
         "status": response.status_code,
         "headers": [pair for pair in response.headers if pair[0].lower() in stored],

@@ -1,4 +1,4 @@
-"""Input of a request: a body, a query, headers or a form, each validated by the type that annotates it."""
+"""Request input: bodies, queries, headers and forms, each validated by its annotated type."""
 
 import re
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ from werkzeug.datastructures import FileStorage, MultiDict
 
 from .errors import MISFIT, Problem
 
-# pydantic builds an error for each value that does not fit, before the first twenty are taken: a body of one
+# pydantic builds an error for each invalid value, although only the first twenty are used: a body of one
 # megabyte took 100 MB.
 MOST_VALUES = 5000  # of a body, a query or a form
-MOST_ERRORS = 1000  # that are looked at one by one
+MOST_ERRORS = 1000  # that are validated one by one
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
-PREFIXES = ("Value error, ", "Assertion failed, ")  # pydantic's, before the message of a validator
+PREFIXES = ("Value error, ", "Assertion failed, ")  # pydantic's prefix of a validator's message
 
 Schema = dict[str, Any]
 Upload = Annotated[InstanceOf[FileStorage], WithJsonSchema({"type": "string", "format": "binary"})]
 
 
 class Input(BaseModel):
-    """The base class of input models. An unknown name is an error, it is not dropped."""
+    """The base class of input models. An unknown name is an error, not ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -43,19 +43,19 @@ class Body:
         """Return the validated value. Raises `Problem` or pydantic's `ValidationError`."""
         if not request.is_json:
             raise Problem(415, "Send the body as application/json.")
-        # Straight from the bytes: the parser bounds depth and numbers, and refuses lone surrogates.
+        # Directly from the bytes: the parser limits depth and numbers, and rejects lone surrogates.
         body = request.get_data(cache=False)
         if self.has_too_many_values(body):
             raise _too_many(self.most_values)
-        # As documented: true is no number, and "5" is none.
+        # As documented: neither true nor "5" is a number.
         return self.adapter.validate_json(body, strict=True)
 
     def has_too_many_values(self, body: bytes) -> bool:
-        """Return whether JSON has more values than allowed, or objects that could give too many errors."""
+        """Return whether JSON has more values than allowed, or objects that could cause too many errors."""
         most_objects = 4 * self.most_values // self.errors_of_one
         if body.count(b",") < min(self.most_values, most_objects):
-            return False  # The parser bounds the depth.
-        # A value has one string, and another one as its name.
+            return False  # The parser limits the depth.
+        # Each value accounts for one string, and for another as its name.
         if next(islice(_STRING.finditer(body), 2 * self.most_values, None), None):
             return True
         bare = _STRING.sub(b"", body)
@@ -64,13 +64,13 @@ class Body:
 
     @cached_property
     def errors_of_one(self) -> int:
-        """The most errors that one empty object can give: each model of a union misses its members."""
+        """The most errors that an empty object can cause: each model of a union reports missing members."""
         schema = self.adapter.json_schema()
         return max(_errors_of(part, schema.get("$defs", {})) for part in _parts(schema))
 
 
 class Fields:
-    """A model whose fields arrive as names and strings."""
+    """A model whose fields arrive as strings."""
 
     def __init__(self, annotation: Any, most_values: int = MOST_VALUES) -> None:
         self.adapter: TypeAdapter[Any] = TypeAdapter(annotation)
@@ -91,9 +91,9 @@ class Fields:
         }
 
     def values(self, given: MultiDict[str, Any]) -> dict[str, Any]:
-        """Return one value for each name, or a list for a field that is one.
+        """Return one value per name, or a list for a list field.
 
-        A name that is given twice stays a list, which no other field accepts.
+        A repeated name stays a list, which other fields reject.
         """
         several = dict(given.lists())
         return {name: v if name in self.lists or len(v) > 1 else v[0] for name, v in several.items()}
@@ -110,10 +110,10 @@ class Query(Fields):
 
 
 class Headers(Fields):
-    """Headers of the request: the field `x_tenant` is X-Tenant. Others are ignored."""
+    """Request headers: the field `x_tenant` is X-Tenant. Other headers are ignored."""
 
     def given(self) -> dict[str, str]:
-        """Return the headers that the request has, by the names of their fields."""
+        """Return the headers of the request by field name."""
         names = {name: name.replace("_", "-") for name in self.properties}
         return {name: request.headers[header] for name, header in names.items() if header in request.headers}
 
@@ -135,7 +135,7 @@ class Form(Fields):
         """Return the validated model. Raises `Problem` or pydantic's `ValidationError`."""
         if request.mimetype not in self.content_types:
             raise Problem(415, f"Send the form as {' or '.join(self.content_types)}.")
-        # Werkzeug itself bounds the parts of the other type.
+        # Werkzeug limits the parts of the other type.
         if request.mimetype == FORM and request.get_data().count(b"&") >= self.most_values:
             raise _too_many(self.most_values)
         return self.adapter.validate_python(self.values(request.form) | self.values(request.files))
@@ -150,7 +150,7 @@ KINDS: dict[str, type[Body | Query | Headers | Form]] = {
 
 
 def read_all(inputs: dict[str, Body | Query | Headers | Form]) -> dict[str, Any]:
-    """Return each input of a view. Raises `Problem` for the first one that does not fit its type."""
+    """Return the inputs of a view. Raises `Problem` for the first invalid one."""
     try:
         return {name: source.read() for name, source in inputs.items()}
     except ValidationError as error:
@@ -158,7 +158,7 @@ def read_all(inputs: dict[str, Body | Query | Headers | Form]) -> dict[str, Any]
 
 
 def _parts(schema: Schema) -> Iterator[Schema]:
-    """Yield a JSON schema and each schema inside of it."""
+    """Yield a JSON schema and each nested schema."""
     yield schema
     for key, inner in schema.items():
         named = key in {"properties", "$defs"}
@@ -168,11 +168,11 @@ def _parts(schema: Schema) -> Iterator[Schema]:
 
 
 def _errors_of(schema: Schema, definitions: Schema, seen: frozenset[str] = frozenset()) -> int:
-    """Return how many errors an empty object can give where this schema is expected."""
+    """Return the number of errors that an empty object can cause for this schema."""
     if (name := schema.get("$ref", "").rpartition("/")[2]) and name not in seen:
         return _errors_of(definitions[name], definitions, seen | {name})
     if variants := schema.get("anyOf") or schema.get("oneOf"):
-        # With a discriminator only one of them is tried.
+        # With a discriminator only one model is tried.
         several = max if "discriminator" in schema else sum
         return several(_errors_of(variant, definitions, seen) for variant in variants)
     return 1 + len(schema.get("required", ()))
@@ -192,7 +192,7 @@ def _refusal(error: ValidationError) -> Problem:
     if found[0]["type"] == "json_invalid":
         errors = [{"pointer": "#", "detail": found[0]["msg"]}]
         return Problem(400, "The body is not valid JSON.", errors=errors)
-    # Twenty are enough to correct a request; a hostile one could have a million.
+    # Twenty suffice to correct a request; a hostile request could have a million.
     errors = [
         {"pointer": "#/" + "/".join(map(_step, e["loc"])), "detail": _detail(e["msg"])} for e in found[:20]
     ]
@@ -200,7 +200,7 @@ def _refusal(error: ValidationError) -> Problem:
 
 
 def _step(part: int | str) -> str:
-    """Return one step of a JSON pointer (RFC 6901); a long name of the client is truncated."""
+    """Return one step of a JSON pointer (RFC 6901); long names from the client are truncated."""
     return str(part)[:80].replace("~", "~0").replace("/", "~1")
 
 

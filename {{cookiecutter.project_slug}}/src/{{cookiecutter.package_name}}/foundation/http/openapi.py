@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the types of the views, and a page that shows it."""
+"""The OpenAPI document, generated from the types of the views, and a page that shows it."""
 
 import importlib.util
 import json
@@ -33,7 +33,7 @@ from .idempotency import HEADER, PATTERN, REPLAYED
 from .inputs import Fields
 
 bp = Blueprint("openapi", __name__)
-# The page loads its assets from a package, and none from another host.
+# The page loads its assets from a package, never from another host.
 UI = importlib.util.find_spec("flask_swagger_ui")
 pages = Blueprint(
     "docs",
@@ -71,7 +71,7 @@ FAILURE: Schema = {
 }
 
 IDEMPOTENCY_KEY = "A new key for each operation: a request that repeats it gets the answer of the first"
-IDEMPOTENCY_STATUSES = (400, 409, 422)  # a malformed key, one of a request that runs, one of another request
+IDEMPOTENCY_STATUSES = (400, 409, 422)  # a malformed key, one of a running request, one of another request
 
 
 @bp.get("/openapi.json")
@@ -82,7 +82,7 @@ def openapi_json() -> Schema:
 
 @pages.get("/docs")
 def docs() -> Response:
-    """Serve a page that shows the document, and sends requests."""
+    """Serve a page that shows the document and can send requests."""
     page = render_template("docs.html", title=f"{_title(current_app)} API")
     policy = "; ".join([SECURITY_HEADERS["Content-Security-Policy"], *ALLOWED])
     return Response(page, headers={"Content-Security-Policy": policy})
@@ -95,14 +95,14 @@ def show() -> Response:
 
 
 def lead_to_docs(request: Request) -> None:
-    """Redirect / to the page, because no view answers there."""
+    """Redirect / to the page if no view serves it."""
     is_read = request.method in {"GET", "HEAD"} and "docs" in current_app.blueprints
     if request.path == "/" and is_read and isinstance(request.routing_exception, NotFound):
         abort(redirect(url_for("docs.docs")))
 
 
 def document(app: Flask) -> Schema:
-    """Return the OpenAPI 3.1 document of every view that is an `api.operation`."""
+    """Return the OpenAPI 3.1 document of all `api.operation` views."""
     rules = [
         rule for rule in app.url_map.iter_rules() if hasattr(app.view_functions[rule.endpoint], "operation")
     ]
@@ -141,7 +141,7 @@ def document(app: Flask) -> Schema:
 
 
 class Schemas(GenerateJsonSchema):
-    """The schemas of pydantic, but for a set that is read: it may repeat an item."""
+    """pydantic's schemas, except for an input set, which may repeat items."""
 
     def set_schema(self, schema: core_schema.SetSchema) -> Schema:
         """Return the schema of a set."""
@@ -158,14 +158,14 @@ class Schemas(GenerateJsonSchema):
 
 
 def _require_items(schema: Schema) -> None:
-    """Document one item at least of a required list: a query or a form can't give an empty one."""
+    """Require at least one item in a required list: a query or a form cannot contain an empty one."""
     for name in schema.get("required", ()):
         if schema["properties"][name].get("type") == "array":
             schema["properties"][name].setdefault("minItems", 1)
 
 
 def _resolve(schema: Schema, definitions: Schema) -> Schema:
-    """Return a schema, or the definition that it refers to."""
+    """Return a schema, or the definition to which it refers."""
     found: Schema = definitions[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
     return found
 
@@ -175,7 +175,7 @@ def _title(app: Flask) -> str:
 
 
 def _schemas(described: operation) -> Iterator[tuple[str, JsonSchemaMode, TypeAdapter[Any]]]:
-    """Yield each type of an operation: its name, whether it is read or sent, and its adapter."""
+    """Yield each type of an operation: its name, its mode (input or output), and its adapter."""
     for name, source in described.inputs.items():
         yield name, "validation", source.adapter
     if described.answer:
@@ -186,7 +186,7 @@ def _schemas(described: operation) -> Iterator[tuple[str, JsonSchemaMode, TypeAd
 
 
 def _components(paths: Schema, definitions: Schema, operations: list[operation]) -> Schema:
-    """Return the definitions that the paths use, directly or through others, and the security schemes."""
+    """Return the definitions that the paths use, directly or indirectly, and the security schemes."""
     used: dict[str, Schema] = {}
     names = _references(paths)
     while names := names - used.keys():
@@ -198,12 +198,12 @@ def _components(paths: Schema, definitions: Schema, operations: list[operation])
 
 
 def _references(node: Any) -> set[str]:
-    """Return the names of the definitions that a part of the document refers to."""
+    """Return the names of the definitions used by a part of the document."""
     return set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(node)))
 
 
 class Description:
-    """The part of the document about one view at one path."""
+    """The part of the document for one view at one path."""
 
     def __init__(self, app: Flask, rule: Rule, view: Any, schemas: Schema, definitions: Schema) -> None:
         self.app, self.rule, self.view = app, rule, view
@@ -230,7 +230,7 @@ class Description:
         return members
 
     def content(self) -> Schema:
-        """Return the media types of the request's body."""
+        """Return the media types of the request body."""
         return {
             content_type: {"schema": self.schemas[name]}
             for name, source in self.described.inputs.items()
@@ -238,7 +238,7 @@ class Description:
         }
 
     def responses(self) -> Schema:
-        """Return the response of success, the further ones, and that of every error."""
+        """Return the success response, additional responses, and error responses."""
         described = self.described
         success: Schema = {"description": "It is done."}
         if names := [*described.headers, *([REPLAYED] if described.idempotent else [])]:
@@ -252,7 +252,7 @@ class Description:
         return {str(described.status): success, **further, "default": FAILURE}
 
     def further(self, status: int) -> Schema:
-        """Return a further response, whose body is a problem unless the operation names its type."""
+        """Return an additional response; its body is a problem unless the operation specifies a type."""
         phrase = HTTP_STATUS_CODES.get(status, "Error")
         if str(status) not in self.schemas:
             return (FAILURE if status >= 400 else {}) | {"description": phrase}
@@ -260,7 +260,7 @@ class Description:
         return {"description": phrase, "content": {media: {"schema": self.schemas[str(status)]}}}
 
     def parameters(self) -> Iterator[Schema]:
-        """Yield the parameters in the path, the query and the headers."""
+        """Yield the path, query and header parameters."""
         for converter, name in re.findall(r"<(?:([^:<>(]+)[^:<>]*:)?([^<>]+)>", self.rule.rule):
             yield {"name": name, "in": "path", "required": True, "schema": self.argument(converter, name)}
         for place, part in (("query", "query"), ("header", "headers")):
@@ -277,7 +277,7 @@ class Description:
             yield {"name": HEADER, "in": "header", "required": idempotent == "required", "schema": schema}
 
     def argument(self, converter: str, name: str) -> Schema:
-        """Return the schema of a path's argument, from its converter or from the view's annotation."""
+        """Return the schema of a path argument, from its converter or the view's annotation."""
         kind = self.app.url_map.converters.get(converter)
         if schema := getattr(kind, "schema", None):
             return dict(schema)

@@ -1,11 +1,11 @@
-"""Requests to other services: each has one deadline, and is sent again only where that is safe.
+"""Requests to other services: each has one deadline, and is retried only if that is safe.
 
     @loaded_once
     def payments() -> httpx.Client:
         return client("https://payments.example.com", seconds=2)
 
-`payments().get("/rates")` in a service function. Each process has its own client, because two processes
-on one connection read each other's answers. Only projects that call other services need httpx.
+`payments().get("/rates")` in a service function. Each process has its own client, because two processes on
+one connection would read each other's responses. Only projects that call other services need httpx.
 """
 
 import logging
@@ -22,27 +22,27 @@ log = logging.getLogger(__name__)
 
 REPEATABLE = {"GET", "HEAD", "OPTIONS"}
 BUSY = {502, 503, 504}
-PAUSE = 0.1  # seconds before the next attempt, unless the answer names more
+PAUSE = 0.1  # seconds before the next attempt, unless the response specifies more
 
 
 class NoAnswer(Problem):
-    """Another service has not answered: 504 after the deadline, 502 without a connection."""
+    """Another service has not responded: 504 after the deadline, 502 without a connection."""
 
 
 def client(base_url: str, *, seconds: float, attempts: int = 2, **options: Any) -> httpx.Client:
-    """Return a client for one service. `seconds` is the deadline of a request with all its attempts.
+    """Return a client for one service. `seconds` is the deadline of a request, including all attempts.
 
-    A GET is sent again after a broken connection or an answer of 502, 503 or 504; any other request only
-    where no connection came about. The id of the request that is being answered is handed on. Options are
-    those of `httpx.Client`. Raises `NoAnswer` in place of `httpx.TransportError`. httpx has no limit for
-    headers that arrive in many pieces.
+    A GET is retried after a broken connection or a 502, 503 or 504; other requests only if no connection was
+    established. The id of the current request is forwarded. Options are those of `httpx.Client`. Raises
+    `NoAnswer` in place of `httpx.TransportError`. httpx sets no total limit for headers that arrive in many
+    pieces.
     """
     transport = Patient(httpx.HTTPTransport(**options.pop("transport", {})), seconds, attempts)
     return httpx.Client(base_url=base_url, transport=transport, timeout=seconds, **options)
 
 
 class Patient(httpx.BaseTransport):
-    """A transport with a deadline, and a limit of attempts."""
+    """A transport with a deadline and a maximum number of attempts."""
 
     def __init__(self, transport: httpx.BaseTransport, seconds: float, attempts: int) -> None:
         self._transport = transport
@@ -50,7 +50,7 @@ class Patient(httpx.BaseTransport):
         self._attempts = attempts
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, again if need be. Raises `NoAnswer`."""
+        """Send a request, with retries. Raises `NoAnswer`."""
         end = time.monotonic() + self._seconds
         if identity := request_id.get():
             request.headers.setdefault("X-Request-ID", identity)
@@ -82,7 +82,7 @@ class Patient(httpx.BaseTransport):
 
 
 class Bounded(httpx.SyncByteStream):
-    """A body that must have arrived by the deadline: httpx's own timeout begins again with every piece."""
+    """A body that must arrive by the deadline: httpx's own timeout restarts with every chunk."""
 
     def __init__(self, stream: httpx.SyncByteStream, request: httpx.Request, end: float) -> None:
         self._stream = stream
@@ -118,7 +118,7 @@ def _seconds_to_wait(response: httpx.Response) -> float | None:
 
 
 def _pause(seconds: float, end: float) -> bool:
-    """Wait, unless the deadline comes first; return whether there is time for another attempt."""
+    """Wait, unless the deadline comes first, and return whether there is time for another attempt."""
     if time.monotonic() + seconds >= end:
         return False
     time.sleep(seconds)

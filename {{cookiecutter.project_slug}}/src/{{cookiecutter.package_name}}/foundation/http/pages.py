@@ -1,4 +1,4 @@
-"""Pages of rows in an order, each of which leads to the next and the previous one."""
+"""Pagination: pages of ordered rows with links to the next and previous page."""
 
 import base64
 import binascii
@@ -20,7 +20,7 @@ def _decodable(cursor: str) -> str:
 
 
 def _decode(cursor: str) -> KeysetPosition:
-    """Return the position in a cursor, which is encoded because clients must not make their own."""
+    """Return the position from a cursor. Cursors are encoded, because clients must not construct them."""
     try:
         text = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
         return KeysetPosition(text[1:], SIDES[text[:1].decode("ascii")])
@@ -29,7 +29,7 @@ def _decode(cursor: str) -> KeysetPosition:
 
 
 class PageQuery(Input):
-    """The part of the rows that a client requests."""
+    """The page that a client requests."""
 
     cursor: (
         Annotated[str, Field(pattern="^[A-Za-z0-9_=-]+$", max_length=1000), AfterValidator(_decodable)] | None
@@ -38,12 +38,12 @@ class PageQuery(Input):
 
     @property
     def position(self) -> KeysetPosition | None:
-        """The position of the page; None is that of the first one."""
+        """The position of the page; None for the first."""
         return _decode(self.cursor) if self.cursor else None
 
 
 class Page(BaseModel, Generic[Item]):
-    """Some rows in their order, and the paths of the next and the previous ones."""
+    """Ordered rows, and the paths of the next and previous page."""
 
     items: list[Item]
     next: str | None
@@ -51,7 +51,7 @@ class Page(BaseModel, Generic[Item]):
 
     @classmethod
     def of(cls, rows: KeysetSlice[Any], query: PageQuery) -> Self:
-        """Return the page of the view that runs."""
+        """Return a page of the current view."""
         paths = {"next": _path(rows.next, query), "previous": _path(rows.previous, query)}
         return cls.model_validate({"items": rows.rows, **paths})
 

@@ -1,4 +1,4 @@
-"""ETags of rows, and the If-Match of requests that write them."""
+"""ETags of rows, and the If-Match check of writes."""
 
 from flask import request
 
@@ -14,7 +14,7 @@ def etag(row: Versioned) -> str:
 
 
 def refuse_other_version(row: Versioned) -> None:
-    """Refuse with 412 a request whose If-Match names another version of the row."""
+    """Reject a request with 412 if its If-Match names another version of the row."""
     version = str(row.version)
     if request.if_match and not request.if_match.contains(version):
         # If-Match compares strongly (RFC 9110, 13.1.1).

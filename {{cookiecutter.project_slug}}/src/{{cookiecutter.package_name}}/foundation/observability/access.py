@@ -1,4 +1,4 @@
-"""The access line of a request: one preformatted write, or a record of the logger `access`."""
+"""Access log lines: one preformatted write, or a record of the logger `access`."""
 
 import logging
 import time
@@ -14,7 +14,7 @@ _BEGIN, _END = '{"time": "', "}\n"
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """One request and its response, as they are logged and counted; the duration is in seconds."""
+    """A request and its response, for logs and metrics; the duration is in seconds."""
 
     method: str
     path: str
@@ -27,12 +27,12 @@ class Exchange:
 
     @property
     def shown_path(self) -> str:
-        """Return the path as text: WSGI passes its bytes as Latin-1."""
+        """Return the decoded path: WSGI passes its bytes as Latin-1."""
         return self.path if self.path.isascii() else self.path.encode("latin-1").decode("utf-8", "replace")
 
 
 def write_json(exchange: Exchange) -> None:
-    """Write the line as JSON. It is preformatted, because `logging` would cost as much as a view."""
+    """Return the line as JSON. It is preformatted, because `logging` would cost as much as a view."""
     path, method = quoted(exchange.shown_path), quoted(exchange.method)
     more = members(fields) if (fields := bound.get()) else ""
     line = (
@@ -46,7 +46,7 @@ def write_json(exchange: Exchange) -> None:
 
 
 def write_text(exchange: Exchange) -> None:
-    """Write the line for people."""
+    """Return the line as text."""
     line = (
         f"{time.strftime('%H:%M:%S')} {exchange.method} {exchange.shown_path} {exchange.status}"
         f" {exchange.seconds * 1000:.1f} ms {request_id.get()}{pairs(bound.get())}"
@@ -55,7 +55,7 @@ def write_text(exchange: Exchange) -> None:
 
 
 def log_record(exchange: Exchange) -> None:
-    """Pass a record to the handlers that the owner has given to the logger `access`, and to no others."""
+    """Pass a record only to the handlers that the owner has added to the logger `access`."""
     about = {
         **bound.get(),
         "request_id": request_id.get(),
@@ -68,7 +68,7 @@ def log_record(exchange: Exchange) -> None:
         "user_agent": exchange.agent,
     }
     message = f"{exchange.method} {exchange.shown_path} {exchange.status}"
-    # The root logger would write a second line for each request.
+    # The root logger would write a second line per request.
     record = LOGGER.makeRecord("access", logging.INFO, __file__, 0, message, (), None, extra=about)
     for handler in LOGGER.handlers if LOGGER.isEnabledFor(logging.INFO) else ():
         if handler.level <= logging.INFO:

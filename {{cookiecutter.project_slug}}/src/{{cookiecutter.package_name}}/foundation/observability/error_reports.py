@@ -12,24 +12,24 @@ from .logs import request_id
 
 
 def start(dsn: str) -> None:
-    """Send to Sentry what is logged as an error: bugs, forgotten commits, failed teardowns."""
+    """Send logged errors to Sentry: bugs, forgotten commits, failed teardowns."""
     sentry_sdk.init(
         dsn,
         before_send=_name_request,
-        # Every error is logged, so nothing has to be patched.
+        # Every error is logged, so nothing needs patching.
         auto_enabling_integrations=False,
-        # Otherwise it writes lines that are no JSON into the log.
+        # Otherwise it writes lines to the log that are not JSON.
         integrations=[AtexitIntegration(callback=lambda pending, timeout: None)],
         # Otherwise an error in a stream is reported twice, once without its request.
         disabled_integrations=[ExcepthookIntegration],
-        # The values of variables are clients' data and keys.
+        # Local variables contain client data and keys.
         include_local_variables=False,
     )
     ignore_logger("gunicorn.error")
 
 
 def _name_request(report: Any, hint: object) -> Any:
-    """Add the request's id, method and route to a report; no query string, no header, no body."""
+    """Add the request's id, method and route to a report, but no query string, headers or body."""
     report.setdefault("tags", {})["request_id"] = request_id.get()
     if has_request_context():
         report["request"] = {"method": request.method, "url": request.base_url}

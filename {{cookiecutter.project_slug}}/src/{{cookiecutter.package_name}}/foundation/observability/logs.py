@@ -1,6 +1,6 @@
 """Logs of the application and the server: one JSON object per line, or text for people.
 
-A line is written in ASCII with JSON's escapes: no text of a client can end it or begin another.
+Lines are ASCII with JSON escapes, so client input cannot break a line or forge another.
 
 State: the request's id and its bound fields, in its context.
 """
@@ -19,18 +19,19 @@ from typing import Any
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 bound: ContextVar[Mapping[str, Any]] = ContextVar("bound", default=MappingProxyType({}))
 
-# A field with one of these names becomes `extra_NAME`: it must not replace a member of the line, of the
-# access line, or an attribute of a record, which `logging` would answer with a KeyError.
+# A field with one of these names becomes `extra_NAME`: it must not replace a member of a line, or an
+# attribute of a record, for which `logging` raises a KeyError.
 MEMBERS = {"time", "level", "logger", "message", "request_id", "exception"}
 ACCESS_MEMBERS = {"method", "path", "route", "status", "duration_ms", "remote", "user_agent"}
 ATTRIBUTES = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
-# Several processes write to one pipe, which takes this many bytes in one piece; longer lines would mix.
+# Several processes write to one pipe, which writes up to this many bytes atomically; longer lines would
+# interleave.
 LONGEST_LINE = 4096
-SHORTEST_VALUE = 20  # characters; a value of which less would be left is left out
+SHORTEST_VALUE = 20  # characters; a value that would be cut below this is dropped
 KEPT = {"time", "level", "logger", "request_id", "truncated"}
 
-# Characters that would end a line or control the terminal that shows it.
+# Characters that would break a line or control the terminal.
 CONTROL = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
@@ -45,25 +46,25 @@ def _renamed(fields: Mapping[str, Any], taken: set[str]) -> dict[str, Any]:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the bound fields, and those that the call passed as `extra`."""
+    """Return the bound fields and the call's `extra` fields."""
     extra = {name: value for name, value in vars(record).items() if name not in ATTRIBUTES}
-    if extra.get("request_id") == request_id.get():  # The access line's own record.
+    if extra.get("request_id") == request_id.get():  # The record of an access line.
         extra.pop("request_id", None)
     return {**bound.get(), **_renamed(extra, MEMBERS)}
 
 
 def members(fields: Mapping[str, Any]) -> str:
-    """Return fields as further members of a JSON object, each after a comma."""
+    """Return fields as additional members of a JSON object, each preceded by a comma."""
     return "".join(f", {json.dumps(name)}: {_encoded(value)}" for name, value in fields.items())
 
 
 def pairs(fields: Mapping[str, Any]) -> str:
-    """Return fields as `name=value` for people, each after a space."""
+    """Return fields as `name=value`, each preceded by a space."""
     return "".join(f" {name}={_encoded(value, ensure_ascii=False)}" for name, value in fields.items())
 
 
 def _encoded(value: object, **options: bool) -> str:
-    """Return a value as JSON, or its text as a string. Never raises."""
+    """Return a value as JSON, or else its text as a JSON string. Never raises."""
     with suppress(Exception):
         return json.dumps(value, default=str, allow_nan=False, **options)  # type: ignore[arg-type]
     with suppress(Exception):
@@ -72,7 +73,7 @@ def _encoded(value: object, **options: bool) -> str:
 
 
 class JSONFormatter(logging.Formatter):
-    """Make one JSON object of a record."""
+    """Format a record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -89,15 +90,15 @@ class JSONFormatter(logging.Formatter):
 
 
 def fitted(line: str) -> str:
-    """Return a JSON line, with its longest values cut and a member that says so if it is too long."""
-    if len(line) < LONGEST_LINE:  # It is ASCII, and a line break follows.
+    """Return a JSON line. If it is too long, its longest values are truncated, and a member reports that."""
+    if len(line) < LONGEST_LINE:  # The line is ASCII, and a line break follows.
         return line
     values = json.loads(line) | {"truncated": True}
     while (excess := len(json.dumps(values)) + 1 - LONGEST_LINE) > 0:
         encoded = {name: len(json.dumps(value)) for name, value in values.items() if name not in KEPT}
         name = max(encoded, key=encoded.__getitem__)
         text = values[name] if isinstance(values[name], str) else json.dumps(values[name])
-        # A character may take twelve bytes. Half of it stays, so that the next longest is cut as well.
+        # A character may take twelve bytes. Keep half, so that the next longest value is truncated as well.
         kept = max(len(text) * (encoded[name] - excess - 80) // encoded[name], len(text) // 2)
         if kept < SHORTEST_VALUE:
             del values[name]
@@ -107,7 +108,7 @@ def fitted(line: str) -> str:
 
 
 def _cut_traceback(text: str, length: int) -> str:
-    """Cut the middle of a traceback, and keep its innermost frame with the exception."""
+    """Cut the middle of a traceback; keep its innermost frame and the exception."""
     innermost = text[max(text.rfind('\n  File "'), 0) :]
     if len(innermost) >= length:
         return f"{innermost[:length]}…"
@@ -116,7 +117,7 @@ def _cut_traceback(text: str, length: int) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """Make a line for people, and leave tracebacks as they are."""
+    """Format a record as text, and leave tracebacks unchanged."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
@@ -126,30 +127,30 @@ class TextFormatter(logging.Formatter):
 
 
 def formatter(style: str) -> logging.Formatter:
-    """Return the formatter of a style, `json` or `text`."""
+    """Return the formatter for the style `json` or `text`."""
     return JSONFormatter() if style == "json" else TextFormatter()
 
 
 def configure(level: str, style: str) -> None:
-    """Send every log record of this process to stderr in one style."""
+    """Write all log records of this process to stderr in one style."""
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(style))
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    logging.getLogger("alembic.runtime.plugins").setLevel("WARNING")  # It logs seven INFO lines at startup.
+    logging.getLogger("alembic.runtime.plugins").setLevel("WARNING")  # Logs seven INFO lines at startup.
 
 
 def utc(seconds: float) -> str:
-    """Return a moment since the epoch as RFC 3339 writes it, with milliseconds."""
+    """Return a time in seconds since the epoch in RFC 3339 format, with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-# `sys.stderr` copies a line from buffer to buffer, at three times the cost. In a process that was started
-# without it, the number may belong to any other file: no line may go there.
+# `sys.stderr` copies a line between buffers, at three times the cost. In a process started without it,
+# descriptor 2 may be any other file, so nothing may be written there.
 STDERR = 2 if sys.stderr else -1
 
 
 def write(line: str) -> None:
-    """Write a line to stderr at once; a log that cannot be written fails no request."""
+    """Write a line to stderr in one piece; a failed write fails no request."""
     try:  # noqa: SIM105  # Each request comes here, and `suppress` costs more than the rest.
         os.write(STDERR, line.encode(errors="backslashreplace"))
     except OSError:

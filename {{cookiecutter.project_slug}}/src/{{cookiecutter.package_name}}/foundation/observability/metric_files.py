@@ -1,8 +1,8 @@
 """The files of prometheus_client's multiprocess mode, named by slot. Import it before any metric is defined.
 
-The library names its files by process id, and keeps those of processes that have ended. A slot is the first
-number that no living process has locked, so a later process continues in the files of one that has ended.
-PROMETHEUS_MULTIPROC_DIR names the folder (serving/preflight.py); without it, metrics stay in memory.
+The library names its files by process id, and keeps those of exited processes. A slot is the lowest number
+not locked by a running process, so a new process reuses the files of an exited one. PROMETHEUS_MULTIPROC_DIR
+names the folder (serving/preflight.py); without it, metrics stay in memory.
 
 State of the process: `_slot` and `problem` here; `ValueClass` and `MmapedDict` of `prometheus_client.values`,
 which are replaced. Source: prometheus_client, "Multiprocess Mode".
@@ -20,23 +20,23 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.values import MmapedDict, MultiProcessValue, MutexValue  # type: ignore[attr-defined]
 
 FOLDER = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-FIRST_SIZE = 65536  # bytes, about 20 label sets of a histogram; a full file doubles
+FIRST_SIZE = 65536  # bytes, about 20 label sets of a histogram; a full file doubles in size
 
-# Why a value could not be stored, for the log. It is not logged here: the library holds a lock, which a log
-# handler that counts lines would wait for.
+# The reason why a value could not be stored, logged elsewhere: here the library holds a lock, and a log
+# handler that counts lines would wait for it.
 problem = ""
 
 _slot: "Slot | None" = None
 
 
 def text() -> bytes:
-    """Return the metrics of all processes in Prometheus' text format."""
+    """Return the metrics of all processes in Prometheus's text format."""
     if not FOLDER:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
     if Path(FOLDER).is_dir():
         for number in {int(gauge.stem.rpartition("_")[2]) for gauge in Path(FOLDER).glob("gauge_live*.db")}:
-            if (file := _lock(number)) >= 0:  # Its process has ended.
+            if (file := _lock(number)) >= 0:  # Its process has exited.
                 mark_process_dead(number)  # type: ignore[no-untyped-call]
                 os.close(file)
         MultiProcessCollector(registry, FOLDER)  # type: ignore[no-untyped-call]
@@ -44,9 +44,9 @@ def text() -> bytes:
 
 
 class Slot:
-    """A number that no other living process has.
+    """A number unique among running processes.
 
-    It equals no other slot, not even one of the same number: by that, the library leaves a parent's files.
+    No two slots are equal, not even with the same number: this makes the library leave a parent's files.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Slot:
 
 
 def _current_slot() -> Slot:
-    """Return the slot of this process; the library asks before each change of a value."""
+    """Return the slot of this process; the library calls this before each change of a value."""
     global _slot
     if not _slot or _slot.process != os.getpid():
         leave_slot()
@@ -71,7 +71,7 @@ def _current_slot() -> Slot:
 
 
 def leave_slot() -> None:
-    """Close the lock that a child inherits: it would keep its parent's slot locked after the parent's end."""
+    """Close the inherited lock: a child would keep the slot locked after its parent exits."""
     global _slot
     if _slot and _slot.file >= 0:
         os.close(_slot.file)
@@ -79,9 +79,9 @@ def leave_slot() -> None:
 
 
 def _lock(number: int) -> int:
-    """Lock a slot until its file is closed or the process ends; return -1 when another process has it."""
+    """Lock a slot until its file is closed or the process exits; return -1 if another process holds it."""
     folder = Path(FOLDER or "")
-    folder.mkdir(0o700, exist_ok=True)  # It may have been removed.
+    folder.mkdir(0o700, exist_ok=True)  # The file may have been removed.
     file = os.open(folder / f"slot_{number}", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,14 +97,14 @@ def _note(error: Exception) -> None:
 
 
 class SlotFile(MmapedDict):
-    """The values of a slot. A value without room stays in memory, and is stored with its next change."""
+    """The values of a slot. A value without space stays in memory, and is stored on its next change."""
 
     def __init__(self, filename: str) -> None:
         self._path = Path(filename)
         self._f: Any = None
         self._positions = {}
 
-    # No request fails because it can't be counted.
+    # A metric that cannot be stored fails no request.
 
     def read_value(self, key: str) -> tuple[float, float]:
         try:
@@ -130,10 +130,10 @@ class SlotFile(MmapedDict):
             super()._init_value(key)  # type: ignore[no-untyped-call]
 
     def _open(self) -> None:
-        if not os.fstat(_current_slot().file).st_nlink:  # Another process may have the number now.
+        if not os.fstat(_current_slot().file).st_nlink:  # Another process may now have the number.
             raise FileNotFoundError(f"{FOLDER} has been removed")
         if not self._path.exists():
-            new = self._path.with_suffix(".new")  # A reader sees the whole file or none.
+            new = self._path.with_suffix(".new")  # A reader sees the complete file or none.
             with new.open("ab") as file:
                 _fill(file.fileno(), FIRST_SIZE)
             new.rename(self._path)
@@ -145,7 +145,7 @@ class SlotFile(MmapedDict):
 
 
 def _fill(file: int, size: int) -> None:
-    """Write zeros up to this size. A mapped file without blocks ends the process by SIGBUS on a full disk."""
+    """Write zeros up to this size. Without blocks, a write to the mapping on a full disk raises SIGBUS."""
     while (missing := size - os.fstat(file).st_size) > 0:
         os.write(file, bytes(missing))
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics of all worker processes together, served at a separate address (METRICS_BIND)."""
+"""Prometheus metrics, aggregated over all worker processes and served at METRICS_BIND."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ DURATION = Histogram(
 )
 QUEUE = Histogram(
     "http_request_queue_seconds",
-    "Seconds from the last bytes of the request to its begin, without probes",
+    "Seconds from the last bytes of a request to the start of its processing, without probes",
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 IN_FLIGHT = Gauge("http_requests_in_flight", "Requests in flight", multiprocess_mode="livesum")
@@ -60,23 +60,23 @@ class Metrics:
             log.error("the metrics are incomplete: %s", metric_files.problem)
 
     def end_request(self, method: str, route: str, status: str, seconds: float) -> None:
-        """Count a request that has ended."""
+        """Count a finished request."""
         with _counting:
             IN_FLIGHT.dec()
             DURATION.labels(method, route, status).observe(seconds)
 
     def observe_wait(self, seconds: float) -> None:
-        """Count a request by the time that it has waited."""
+        """Record a request's waiting time."""
         with _counting:
             QUEUE.observe(seconds)
 
     def count(self, counter: str) -> None:
-        """Add one to a counter of COUNTERS."""
+        """Increment a counter of COUNTERS."""
         with _counting:
             COUNTERS[counter].inc()
 
     def watch(self, engine: Engine) -> None:
-        """Count the connections that the engine's pool keeps, and those in use."""
+        """Count the open connections of the engine's pool, and those in use."""
         self.pool_size += engine.pool.size() if isinstance(engine.pool, QueuePool) else 0
         event.listen(engine, "checkout", _take_connection)
         event.listen(engine, "checkin", _return_connection)
@@ -84,7 +84,7 @@ class Metrics:
 
 
 def _take_connection(connection: object, record: Any, proxy: object) -> None:
-    # Another listener may make the pool open the connection again, which repeats this event.
+    # Another listener may make the pool reopen the connection, which repeats this event.
     if record.record_info.get("counted_in") != os.getpid():
         record.record_info["counted_in"] = os.getpid()
         with _counting:
@@ -92,7 +92,7 @@ def _take_connection(connection: object, record: Any, proxy: object) -> None:
 
 
 def _return_connection(connection: object, record: Any) -> None:
-    # One that could not be opened was never counted, and one of the parent not in this process.
+    # A failed connection was never counted, nor was a parent's connection in this process.
     if record.record_info.pop("counted_in", None) == os.getpid():
         with _counting:
             POOL_USED.dec()
@@ -103,18 +103,18 @@ def _start_child() -> None:
     _counting.release()
 
 
-# A child of a process in which another thread counts would wait for that thread's locks without end.
+# A child forked while another thread counts would wait forever for that thread's locks.
 os.register_at_fork(before=_counting.acquire, after_in_parent=_counting.release, after_in_child=_start_child)
 
 
 class OwnPort:
-    """Serve /metrics at the port of METRICS_BIND, and nothing else there."""
+    """Serve only /metrics at the port of METRICS_BIND."""
 
     def __init__(self, wsgi_app: WSGIApplication, port: str) -> None:
         self.wsgi_app, self.port = wsgi_app, port
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        # At a socket file gunicorn takes the port from the Host, and behind uwsgi_pass it is nginx's.
+        # At a unix socket gunicorn takes the port from the Host header; behind uwsgi_pass it is nginx's.
         if environ.get("SERVER_PORT") != self.port or not _is_at(environ, int(self.port)):
             return self.wsgi_app(environ, start_response)
         if environ["PATH_INFO"] != "/metrics":
@@ -126,5 +126,5 @@ def _is_at(environ: WSGIEnvironment, port: int) -> bool:
     if "uwsgi.version" in environ:
         with uwsgi_connection() as connection:
             return bool(connection.getsockname()[1] == port)
-    # gevent has a server for each address; that of a socket file is no tuple.
+    # gevent has one server per address; the address of a unix socket is not a tuple.
     return "gunicorn.socket" not in environ or environ["gunicorn.socket"].getsockname()[1:2] == (port,)

@@ -1,4 +1,4 @@
-"""The response to a request that is refused before it reaches the application."""
+"""The response to requests that are refused before they reach the application."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PAUSE = 10.0  # seconds between two log lines of a process
+PAUSE = 10.0  # seconds between two log lines per process
 RETRY_AFTER = 2  # seconds
 PROBLEM = {
     "type": "about:blank",
@@ -27,14 +27,14 @@ PROBLEM = {
 
 
 class Refusals:
-    """Answer 503 with the headers of every response, and count and log the refused requests.
+    """Return a 503 with the headers of every response, and count and log refused requests.
 
-    A log line for each would cost more than its response, so each process writes one every ten seconds.
+    A log line would cost more than the response, so each process writes one every ten seconds.
     """
 
     def __init__(self, proxies: TrustedProxies, limit: int, metrics: "Metrics | None") -> None:
         self.proxies, self.limit, self.metrics = proxies, limit, metrics
-        self.count = 0  # of those that no log line has counted
+        self.count = 0  # refused requests since the last log line
         self.logged = -PAUSE  # monotonic time of the last log line
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

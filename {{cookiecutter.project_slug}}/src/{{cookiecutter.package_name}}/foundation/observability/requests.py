@@ -1,6 +1,6 @@
-"""The outermost layer of each request: its id, log line, metrics and response headers.
+"""The layer for request ids, log lines, metrics and response headers.
 
-It is one WSGI layer with everything prepared: the same by functions of Flask costs ten times as much.
+It is one WSGI layer with everything precomputed: the same in Flask hooks costs ten times as much.
 """
 
 import os
@@ -49,16 +49,16 @@ class Requests:
         trusted = self.proxies.apply(environ)
         identity = environ["HTTP_X_REQUEST_ID"] = identity_of(environ, trusted=trusted)
         request_id.set(identity)
-        # A prefix is used only if all of it is valid.
+        # An id is used only if all of it is valid.
         given = environ.get("HTTP_X_FORWARDED_PREFIX", "") if trusted else ""
         if prefix := given.rstrip("/") if PREFIX.fullmatch(given.rstrip("/")) else self.prefix:
             apply_prefix(environ, prefix)
         path, remote = environ.get("PATH_INFO", ""), environ.get("REMOTE_ADDR") or ""
         if self.probe_host:
-            # Werkzeug compares with case.
+            # Werkzeug's comparison is case-sensitive.
             host = self.probe_host if path in PROBES else environ.get("HTTP_HOST", "").lower()
             environ["HTTP_HOST"] = host
-        # These are read now: uWSGI empties the environment before an unclosed stream ends.
+        # Read now: uWSGI clears the environment before an unclosed stream ends.
         agent = environ.get("HTTP_USER_AGENT") or ""
         exchange = Exchange(environ["REQUEST_METHOD"], path, remote, agent, started)
         at_close(environ, partial(self._end, exchange))
@@ -66,9 +66,9 @@ class Requests:
             self.metrics.begin_request()
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            """Note status and route, and send the headers that the response lacks."""
+            """Record the status and route, and add missing response headers."""
             exchange.status = status[:3]
-            # Flask removes its request from the environment when it ends.
+            # Flask removes the request from the environment at its end.
             if rule := getattr(environ.get("werkzeug.request"), "url_rule", None):
                 exchange.route = rule.rule
             headers += missing_headers(environ["wsgi.url_scheme"], *[name for name, _ in headers])
@@ -80,15 +80,15 @@ class Requests:
     def _end(self, exchange: Exchange) -> None:
         exchange.seconds = time.perf_counter() - exchange.started
         if self.metrics:
-            # A client may send any method and any path: both would grow without end.
+            # Clients may send any method and path, so the number of label sets would be unbounded.
             method = exchange.method if exchange.method in _METHODS else "other"
             self.metrics.end_request(method, exchange.route or "none", exchange.status, exchange.seconds)
         if self.write_line and not (exchange.route in PROBES and exchange.status == "200"):
-            # A logger with handlers gets a record in place of the line.
+            # A logger with handlers gets a record instead of the line.
             (log_record if LOGGER.handlers else self.write_line)(exchange)
 
 
 def identity_of(environ: WSGIEnvironment, *, trusted: bool) -> str:
-    """Return the request's id: the one that a trusted peer sent, or a new one."""
+    """Return the request id from a trusted peer, or a new one."""
     identity: str = environ.get("HTTP_X_REQUEST_ID", "")
     return identity if trusted and _ID.fullmatch(identity) else os.urandom(16).hex()

@@ -1,4 +1,4 @@
-"""The start of exporters, which own threads and connections, and so do not survive a fork.
+"""The startup of exporters, whose threads and connections do not survive a fork.
 
 Each process starts its own on its first request.
 Source: OpenTelemetry Python, "Working With Fork Process Models".
@@ -11,7 +11,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 class AfterFork:
-    """A layer that calls a function once in each process, on its first request: no server forks later."""
+    """A layer that calls a function once per process, on the first request, after which no server forks."""
 
     def __init__(self, wsgi_app: WSGIApplication, start: Callable[[], None]) -> None:
         self.wsgi_app = wsgi_app

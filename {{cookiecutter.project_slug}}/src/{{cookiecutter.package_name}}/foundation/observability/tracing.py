@@ -1,4 +1,4 @@
-"""Traces for OpenTelemetry. Imported only where a setting names a collector: its packages may be absent."""
+"""OpenTelemetry traces. Imported only if a setting names a collector: the packages may be absent."""
 
 import os
 import traceback
@@ -26,16 +26,16 @@ from .logs import request_id
 from .requests import PROBES
 from .telemetry import AfterFork
 
-# Keys in the copy of the environ that the library gets: the request's own environ, and the library's
-# start_response, which sets the status of the span.
+# Keys in the library's copy of the environ: the original environ, and the library's start_response, which
+# sets the status of the span.
 _ENVIRON, _START = "telemetry.environ", "telemetry.start_response"
-# The messages of their exceptions quote values of statements.
+# Their exception messages quote statement values.
 _DATABASE_PACKAGES = {"sqlalchemy", "psycopg", "sqlite3"}
 
 
 def trace_requests(wsgi_app: WSGIApplication, app: Flask, engines: Iterable[Engine]) -> WSGIApplication:
-    """Make a span of each request and of each of its statements, and send them as the OTEL_ variables say."""
-    # The stable names of attributes. The libraries still default to the old ones.
+    """Create a span for each request and each of its statements, exported as the OTEL_ variables specify."""
+    # The stable attribute names. The libraries still default to the old ones.
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database")
     for engine in engines:
         _trace_statements(engine)
@@ -44,7 +44,7 @@ def trace_requests(wsgi_app: WSGIApplication, app: Flask, engines: Iterable[Engi
 
 
 class Traced:
-    """A layer that makes a span of each request, except of probes, with OpenTelemetry's WSGI middleware."""
+    """A layer that creates a span for each request except probes, with OpenTelemetry's WSGI middleware."""
 
     def __init__(self, wsgi_app: WSGIApplication) -> None:
         self.wsgi_app = wsgi_app
@@ -55,9 +55,10 @@ class Traced:
         if environ.get("PATH_INFO") in PROBES:
             return self.wsgi_app(environ, start_response)
         shown = _without_query(environ)
-        # The library ends its span in a generator around the body. One that is closed before it has started
-        # neither ends the span nor closes the body. So the generator gets no body, is started here, and is
-        # closed after the response. Wrap the application instead when that is fixed: 0.66b1 has the defect.
+        # The library ends its span in a generator around the body. If the generator is closed before it has
+        # started, it neither ends the span nor closes the body. Therefore it gets no body, is started here,
+        # and is closed after the response. Wrap the application instead when that is fixed: 0.66b1 has the
+        # defect.
         opened = self.open(shown, start_response)
         next(opened)
         at_close(environ, opened.close)
@@ -75,12 +76,13 @@ def _answer_nothing(shown: WSGIEnvironment, start_response: StartResponse) -> It
 
 
 def _without_query(environ: WSGIEnvironment) -> WSGIEnvironment:
-    """Return a copy for the library, in which it finds no query string: that may hold secrets."""
+    """Return a copy for the library without the query string, which may contain secrets."""
     port = environ.get("SERVER_PORT", "")
     return environ | {
         "QUERY_STRING": "",
         "RAW_URI": environ.get("PATH_INFO") or "/",
-        # On a unix socket gunicorn cuts it out of the Host header, and the library fails on int("db8").
+        # At a unix socket gunicorn derives the port from the Host header, and the library fails on
+        # int("db8").
         "SERVER_PORT": port if port.isdecimal() else "",
         _ENVIRON: environ,
     }
@@ -108,11 +110,11 @@ def _recording_errors() -> Iterator[None]:
 
 
 def _record_exception(sender: object, exception: BaseException) -> None:
-    """Record an exception in the current span, without the values that a database's message quotes."""
+    """Record an exception in the current span, without the values in a database's message."""
     packages = {kind.__module__.partition(".")[0] for kind in type(exception).__mro__}
     own = {
         "exception.message": "" if packages & _DATABASE_PACKAGES else str(exception),
-        # Without the messages of what it was raised from.
+        # Without the messages of its causes.
         "exception.stacktrace": "".join(traceback.format_tb(exception.__traceback__)),
     }
     span = get_current_span()
@@ -121,19 +123,19 @@ def _record_exception(sender: object, exception: BaseException) -> None:
 
 
 def _trace_statements(engine: Engine) -> None:
-    """Make a span of each statement of this engine inside the span of a request.
+    """Create a span for each statement of this engine inside a request's span.
 
-    SQLAlchemyInstrumentor instruments every engine of the process (Alembic's, too), works once, and skips
-    SQLAlchemy 2.1 unless it is called with skip_dep_check=True. Use it when it can leave other engines alone.
+    SQLAlchemyInstrumentor instruments every engine of the process (including Alembic's), works only once, and
+    skips SQLAlchemy 2.1 without skip_dep_check=True. Use it when it can leave other engines alone.
     """
     EngineTracer(ChildTracer(trace.get_tracer(__name__)), engine, NoOpUpDownCounter("connections"))
-    # It describes the failed span with the database's message, which quotes values.
+    # The library describes the failed span with the database's message, which quotes values.
     event.remove(engine, "handle_error", _handle_error)
     event.listen(engine, "handle_error", _end_failed_statement)
 
 
 class ChildTracer:
-    """A tracer that starts spans inside recorded ones only: a statement of a probe or a script has none."""
+    """A tracer that starts spans only inside recorded ones, so statements of probes and scripts have none."""
 
     def __init__(self, tracer: Tracer) -> None:
         self.tracer = tracer
@@ -151,8 +153,8 @@ def _end_failed_statement(context: ExceptionContext) -> None:
 
 def _start_exporter(name: str) -> None:
     if isinstance(trace.get_tracer_provider(), TracerProvider):
-        return  # Another application of this process has started it.
-    # OTEL_SERVICE_NAME has the last word.
+        return  # Another application in this process has started it.
+    # OTEL_SERVICE_NAME takes precedence.
     named = Resource.create({"service.name": name}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=named)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -1,6 +1,6 @@
-"""The OpenAPI document as the file openapi.json, so that a change of the API is seen in review.
+"""The OpenAPI document as the file openapi.json, so that API changes are visible in review.
 
-Run as a module it writes the file; with --check it compares one that is there. Exit code: 0, or 1 where it
+Run as a module, it writes the file; with --check, it compares the existing file. Exit code: 0, or 1 if it
 differs.
 """
 
@@ -13,7 +13,7 @@ from ..http.openapi import document
 from .project import create_app, load_settings
 
 FILE = Path("openapi.json")
-SHOWN = 40  # lines of a difference
+SHOWN = 40  # lines of a diff
 
 
 def main(*arguments: str) -> int:

@@ -25,9 +25,9 @@ def main() -> None:
     server = make_server(*address, load_app(), threaded=True, request_handler=QuietHandler)
     server.daemon_threads = False  # type: ignore[attr-defined]  # A stop would drop their requests in flight.
     for number in (signal.SIGTERM, signal.SIGINT):
-        # shutdown() waits for the loop that the signal has interrupted, so another thread calls it.
+        # shutdown() waits for the loop that the signal interrupted, so another thread must call it.
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
-    # Werkzeug's own lines have the escape codes of colours.
+    # Werkzeug's own lines contain colour escape codes.
     logging.getLogger(__name__).info("serving on http://%s:%s", *address)
     warm_up()
     server.serve_forever()

@@ -1,4 +1,4 @@
-"""Checks for production. Exit code: 0 without findings, 1 with any, 78 if no settings can be built.
+"""Checks for production. Exit code: 0 without findings, 1 with findings, 78 without valid settings.
 
 With --json, the output is a list of objects with name, problem and fix.
 """
@@ -26,7 +26,7 @@ COMMON = {"admin", "changeme", "password", "postgres", "root", "secret", "test"}
 
 
 def examine(settings: ServiceSettings) -> Iterator[Finding]:
-    """Yield each finding; settings of another environment are examined as those of production."""
+    """Yield each finding; settings of another environment are checked as in production."""
     production = settings.model_copy(update={"app_env": "production"})
     if settings.app_env != "production":
         yield Finding("APP_ENV", f"is {settings.app_env}, examined as production", "remove it in production")
@@ -48,7 +48,7 @@ def _database(url: URL) -> Iterator[Finding]:
         return
     if url.password and url.password in COMMON | {url.username}:
         yield Finding("DATABASE_URL", "contains a password that attackers try first", "set a random one")
-    # The URL overrides the environment, as in libpq.
+    # As in libpq, the URL overrides the environment.
     modes = url.normalized_query.get("sslmode") or (os.environ.get("PGSSLMODE", ""),)
     if modes[-1] not in {"verify-full", "verify-ca", "require"}:
         problem = "permits an unencrypted connection"
@@ -59,7 +59,7 @@ def _database(url: URL) -> Iterator[Finding]:
 
 
 def _pooled(settings: ServiceSettings) -> Iterator[Finding]:
-    """Yield what the role lacks where a pooler keeps the service from setting it."""
+    """Yield the settings missing from the role if a pooler prevents the service from setting them."""
     options = engine_options(settings.database_url, threads=1, timeout=2, name="doctor", is_pooled=True)
     engine = create_engine(settings.database_url, **options)
     try:
@@ -110,9 +110,9 @@ def _settings(settings: ServiceSettings) -> Iterator[Finding]:
 
 
 def _application(app: Flask) -> Iterator[Finding]:
-    """Yield what app.py has changed."""
+    """Yield unsafe changes in app.py."""
     for name in ("DEBUG", "TESTING", "PROPAGATE_EXCEPTIONS"):
-        # FLASK_DEBUG turns DEBUG on as well, and is a finding already.
+        # FLASK_DEBUG sets DEBUG as well, and is already a finding.
         if app.config[name] and not (name == "DEBUG" and get_debug_flag()):
             yield Finding(name, "is on: exceptions reach the server unanswered", "remove it from app.py")
     for name in ("MAX_CONTENT_LENGTH", "MAX_FORM_MEMORY_SIZE", "MAX_FORM_PARTS"):
@@ -129,7 +129,7 @@ def _application(app: Flask) -> Iterator[Finding]:
 
 
 def main() -> int:
-    """Print two lines for each finding and their count, or JSON, and return the exit code."""
+    """Print two lines per finding and the count, or JSON, and return the exit code."""
     try:
         found = list(examine(configuration.read_environment(settings_class())))
     except configuration.ConfigurationError as error:

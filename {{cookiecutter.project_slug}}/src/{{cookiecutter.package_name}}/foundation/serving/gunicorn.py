@@ -1,10 +1,10 @@
-"""gunicorn: values and hooks for gunicorn.conf.py, which is read in the master before any worker exists."""
+"""gunicorn: values and hooks for gunicorn.conf.py, which the master reads before any worker exists."""
 
 import os
 
 if os.environ.get("WEB_WORKER_CLASS", "").startswith("gevent"):
-    # Before anything else is imported: preload loads the application, and psycopg chooses how it
-    # waits, long before gunicorn patches. Queries would silently block the whole worker.
+    # Before any other import: preload loads the application, and psycopg chooses how it waits, long before
+    # gunicorn patches. Otherwise queries would silently block the whole worker.
     from gevent import monkey
 
     monkey.patch_all()
@@ -35,18 +35,18 @@ from .preflight import cpus as cpus
 from .preflight import share_processors as share_processors
 from .project import load_settings
 
-ENDS = {signal.SIGTERM, signal.SIGQUIT, signal.SIGINT}  # of workers, from the master or by Ctrl-C
+ENDS = {signal.SIGTERM, signal.SIGQUIT, signal.SIGINT}  # stop workers: from the master or by Ctrl-C
 
 
 def prepare() -> ServiceSettings:
-    """Return the settings, with gunicorn prepared for them; a bad one ends it here with 78, once."""
+    """Prepare gunicorn and return the settings. Invalid settings exit here with 78, once."""
     settings = load_settings()
     if os.environ.get(
         "SCRIPT_NAME"
-    ):  # gunicorn would fail every path without it, those of probes among them.
+    ):  # gunicorn would reject every path without it, including those of probes.
         exit_with(ConfigurationError("SCRIPT_NAME is a setting of gunicorn: set URL_PREFIX in place of it"))
-    gunicorn.SERVER = SERVER_NAME  # gunicorn reads the name when it imports further modules.
-    if settings.metrics_bind:  # All workers of this master count into one folder; the next has its own.
+    gunicorn.SERVER = SERVER_NAME  # gunicorn reads the name when it imports other modules.
+    if settings.metrics_bind:  # All workers of this master share one folder; the next master has its own.
         preflight.make_metrics_folder()
     if settings.web_worker_class == "gevent_pywsgi":
         from gunicorn.workers import ggevent
@@ -61,7 +61,7 @@ def prepare() -> ServiceSettings:
 
 
 def addresses(settings: ServiceSettings) -> list[str]:
-    """Return the addresses to listen on, without an inherited socket: gunicorn finds that itself."""
+    """Return the addresses to listen on, except an inherited socket, which gunicorn finds itself."""
     inherited = "GUNICORN_FD" in os.environ or os.environ.get("LISTEN_PID") == str(os.getpid())
     refuse_closed_descriptor("" if inherited else settings.web_bind)
     web = None if inherited and settings.web_bind.startswith("fd://") else settings.web_bind
@@ -77,7 +77,7 @@ class Logger(GunicornLogger):
             handler.setFormatter(logs.formatter(load_settings().log_style))
 
     def error(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Log one line for an address that cannot be bound: gunicorn logs two for each of its five tries."""
+        """Log one line if an address cannot be bound: gunicorn logs two for each of its five attempts."""
         if msg.startswith("connection to "):
             self.reason = msg
         elif msg.startswith("Can't connect to "):
@@ -90,17 +90,17 @@ def on_starting(server: Any) -> None:
     """Check that workers can load the service, and let SIGHUP start a new master, as SIGUSR2 does."""
     if not server.cfg.preload_app:
         preflight.check()
-    elif not server.cfg.worker_class_str.startswith("gevent"):  # A fork copies greenlets, and no threads.
+    elif not server.cfg.worker_class_str.startswith("gevent"):  # A fork copies greenlets but not threads.
         for thread in set(threading.enumerate()) - {threading.main_thread()}:
             problem = "was started while the service was loaded, and runs in no worker"
             server.log.warning("%s %s: start it with the first request", thread.name, problem)
-    # gunicorn's own SIGHUP loads no new code after a preload; without one, broken code ends the service.
+    # With preload, gunicorn's own SIGHUP loads no new code; without, broken code stops the service.
     server.handle_hup = server.handle_usr2 = functools.partial(_roll, server)
     os.register_at_fork(after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS))
 
 
 def _roll(server: Any) -> None:
-    """Start a new master on the same sockets; it ends this one when it is ready, or itself if it cannot."""
+    """Start a new master on the same sockets. It stops this one when it is ready, or exits if it fails."""
     if os.getpid() == 1 or "NOTIFY_SOCKET" in os.environ:
         server.log.warning("not rolled: a supervisor would take the end of this process for the end of all")
     else:
@@ -114,7 +114,7 @@ def on_exit(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """End the master that this one replaces, and log how many connections its workers may open."""
+    """Stop the master that this one replaces, and log how many connections its workers may open."""
     if server.master_pid:
         os.kill(server.master_pid, signal.SIGTERM)
     settings, workers = load_settings(), server.num_workers
@@ -125,31 +125,31 @@ def when_ready(server: Any) -> None:
 
 def pre_fork(server: Any, worker: Any) -> None:
     """Block the signals that end a worker until it can handle them."""
-    # It inherits the master's handlers, which only note a signal: a stop would last for graceful_timeout.
+    # It inherits the master's handlers, which only record a signal: a stop would take graceful_timeout.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Let a signal end a worker immediately until the worker has set its handlers."""
+    """Let signals terminate a worker immediately until it has set its handlers."""
     for number in ENDS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let an aborted worker print its threads' stacks, and end immediately on Ctrl-C; start the warm-ups."""
+    """Let an aborted worker print its threads' stacks, and a worker exit on Ctrl-C; start the warm-ups."""
     # gunicorn has replaced the handler, and enable() alone would not set it again.
     faulthandler.disable()
     faulthandler.enable()
     if worker.cfg.worker_class_str == "gthread":
-        # gunicorn's handler would wait for the pool's lock, which the worker may hold at that moment.
+        # gunicorn's handler would wait for the pool's lock, which the worker may be holding.
         for number in (signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, super(type(worker), worker).handle_quit)
     warm_up()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Ignore signals while a worker exits: one would end it with a traceback."""
-    if os.getpid() == worker.pid:  # The master calls this, too, when it finds that a worker has ended.
+    """Ignore signals while a worker exits: a signal would cause a traceback."""
+    if os.getpid() == worker.pid:  # The master also calls this, when it finds that a worker has exited.
         for number in ENDS:
             signal.signal(number, signal.SIG_IGN)

@@ -1,7 +1,7 @@
-"""Checks and preparations of a server's first process. Run as a module, it checks the code before a reload.
+"""Checks and preparations in a server's master. Run as a module, it checks the code before a reload.
 
-The application is built once in a child: a worker that cannot build it would be started again and again, and
-the first process must not import it, so that each worker loads the code that is on disk.
+The application is built once in a child process: a worker that cannot build it would be restarted endlessly,
+and the master must not import it, so that each worker loads the current code.
 """
 
 import fcntl
@@ -16,12 +16,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-# Each of these libraries starts a thread for every processor, in every worker.
+# Each of these libraries starts one thread per processor in every worker.
 LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def check(*also: Callable[[], None]) -> None:
-    """Raise `SystemExit` with the exit code of the child when the application, or a further check, fails."""
+    """Raise `SystemExit` with the child's exit code if the application or another check fails."""
     child = os.fork()
     if child == 0:
         exit_code = _build(*also)
@@ -35,14 +35,14 @@ def check(*also: Callable[[], None]) -> None:
 
 
 def _stop(child: int, number: int, frame: object) -> None:
-    """End the child, which holds the server's socket, and then this process by the same signal."""
+    """Terminate the child, which holds the server's socket, and then this process by the same signal."""
     os.kill(child, signal.SIGKILL)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
 def _build(*also: Callable[[], None]) -> int:
-    # This process counts nothing: it must not take a slot in the folder, which may be the operator's.
+    # This process has no metrics: it must not take a slot in the folder, which may be the operator's.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     try:
         for further in also:
@@ -57,18 +57,18 @@ def _build(*also: Callable[[], None]) -> int:
 
 
 def make_metrics_folder() -> None:
-    """Create a folder for the metrics of all workers, never the user's own: it is removed at the end."""
+    """Create a folder for the metrics of all workers. It is never the user's own: it is removed at exit."""
     own = f"metrics-{os.getpid()}-"
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
-    # uWSGI executes itself on a reload and keeps its process id, so it goes on in the same folder.
+    # uWSGI re-executes itself on a reload and keeps its process id, so it continues in the same folder.
     if not Path(folder).name.startswith(own):
         folder = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=own)
-    # systemd's clean-up of temporary folders skips locked ones. Source: tmpfiles.d(5).
+    # systemd's clean-up of temporary folders skips locked folders. Source: tmpfiles.d(5).
     fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
 
 
 def cpus(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Count the processors this process may use: its affinity, limited by the quota of its cgroup."""
+    """Return the number of usable processors: the CPU affinity, limited by the cgroup's quota."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         own = next(line[4:] for line in process.read_text().splitlines() if line.startswith("0::/"))
@@ -77,14 +77,14 @@ def cpus(process: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/c
             if quota != "max":
                 count = min(count, math.ceil(int(quota) / int(period)))
     except (OSError, StopIteration, ValueError):
-        pass  # The end of the hierarchy, or no cgroup of version 2: there is no further quota.
+        pass  # The root of the hierarchy, or no cgroup v2: there is no other quota.
     return max(1, count)
 
 
 def share_processors(workers: int) -> None:
-    """Let numeric libraries start threads for a worker's share of the processors, unless a variable is set.
+    """Limit the threads of numeric libraries to a worker's share of the processors, unless a variable is set.
 
-    They read it when they are imported, so it is set before the application is.
+    They read the variables when imported, so these are set before the application is loaded.
     """
     for name in LIBRARY_THREADS:
         os.environ.setdefault(name, str(max(1, cpus() // workers)))

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from ..configuration import ServiceSettings, load_or_exit
 
-# Not of __name__, which is "__main__" in the module that is run.
+# Not __name__, which is "__main__" in a module that is run.
 PACKAGE = str(__package__).partition(".foundation.")[0]
 
 
@@ -15,17 +15,17 @@ def settings_class() -> type[ServiceSettings]:
 
 
 def load_settings() -> ServiceSettings:
-    """Read the environment once, or end the process with 78 and one line for each problem."""
+    """Read the environment once, or exit with 78 and one line per problem."""
     return load_or_exit(settings_class())
 
 
 def create_app(settings: ServiceSettings) -> Any:
-    """Build the service by the project's own factory."""
+    """Build the service with the project's factory."""
     return importlib.import_module(f"{PACKAGE}.app").create_app(settings)
 
 
 def load_app() -> Any:
-    """Return the application that every server loads, built when it is first loaded."""
+    """Return the application that servers load, built on the first call."""
     return importlib.import_module(f"{PACKAGE}.wsgi").app
 
 

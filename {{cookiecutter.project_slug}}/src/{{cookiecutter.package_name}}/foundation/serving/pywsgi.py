@@ -1,7 +1,7 @@
 """gevent's own server, one process: `make serve SERVER=pywsgi`. It has no timeouts: put a proxy in front."""
 
 if __name__ == "__main__":
-    # Before every other import: psycopg chooses how it waits when it is imported.
+    # Before any other import: psycopg chooses how it waits when it is imported.
     from gevent import monkey
 
     monkey.patch_all()
@@ -33,25 +33,25 @@ def main() -> None:
 
 
 def _server(address: str) -> WSGIServer:
-    # Only a pool is waited for at the end. The application logs each request.
+    # Only a pool is waited for at shutdown. The application logs each request.
     options = {"spawn": Pool(1000), "log": None, "error_log": error_log()}
     return WSGIServer(listen(address), load_app(), handler_class=close_on_stop(WSGIHandler), **options)
 
 
 def error_log() -> LoggingLogAdapter:
-    """Return the log of malformed requests, as warnings: the error is the client's."""
+    """Return the log for malformed requests, as warnings, because the errors are the clients'."""
     return LoggingLogAdapter(logging.getLogger("pywsgi"), logging.WARNING)
 
 
 def close_on_stop(handler_class: Any) -> Any:
-    """Return a handler that closes kept connections at a stop, and prints no traceback for a client."""
+    """Return a handler that closes idle connections at shutdown, and logs no traceback of client errors."""
 
     class Handler(handler_class):
         def handle(self) -> None:
-            with contextlib.suppress(OSError):  # The client left before its 400.
+            with contextlib.suppress(OSError):  # The client disconnected before its 400.
                 super().handle()
 
-        def _handle_client_error(self, error: Exception) -> Any:  # gevent prints any but a ValueError.
+        def _handle_client_error(self, error: Exception) -> Any:  # gevent prints all other errors.
             return super()._handle_client_error(error if isinstance(error, ValueError) else ValueError(error))
 
         def get_environ(self) -> Any:

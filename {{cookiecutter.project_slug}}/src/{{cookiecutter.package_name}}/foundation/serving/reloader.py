@@ -1,7 +1,7 @@
 """The server of `make dev`: reloads on changes, shows failures in Werkzeug's debugger, logs SQL with `--sql`.
 
-The first process holds the socket, and starts a child that serves, again after each change of a file.
-Werkzeug's own reloader (3.1.9) notices no new file, and ends with code that cannot be imported.
+The first process holds the socket, and starts a serving child, which it restarts after each change of a file.
+Werkzeug's own reloader (3.1.9) misses new files, and exits if the code cannot be imported.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[4]
 WATCHED = ("src", "migrations")
-INTERVAL = 0.3  # seconds between two looks at the files
-Files = dict[str, tuple[int, int]]  # time and size of each
+INTERVAL = 0.3  # seconds between two scans of the files
+Files = dict[str, tuple[int, int]]  # modification time and size of each
 SQL = logging.getLogger("sql")
 SHORT = reprlib.Repr()
 SHORT.maxdict = SHORT.maxlist = SHORT.maxtuple = 20
@@ -44,9 +44,9 @@ SHORT.maxstring = SHORT.maxother = 200
 
 
 def supervise() -> None:
-    """Serve until SIGTERM or SIGINT. Exits with 78 when the service cannot be configured at its start."""
+    """Serve until SIGTERM or SIGINT. Exits with 78 if the initial configuration is invalid."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # Python leaves one that a shell ignores.
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Python keeps a shell's SIG_IGN.
     bind = _bind(_environment())
     with listen(bind) as listener, suppress(KeyboardInterrupt):
         sys.stderr.write(f"dev: http://{bind.rpartition(':')[0]}:{listener.getsockname()[1]}\n")
@@ -63,7 +63,7 @@ def supervise() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment, and from .env what it does not set; a child reads the file again."""
+    """Return the environment, completed from .env; a child reads the file again."""
     found = dotenv_values(ROOT / ".env")
     return {name: value for name, value in found.items() if value is not None} | dict(os.environ)
 
@@ -77,7 +77,7 @@ def _bind(environment: dict[str, str]) -> str:
 
 
 def _files() -> Files:
-    """Return the files whose change needs a reload."""
+    """Return the files whose changes require a reload."""
     walks = (os.walk(ROOT / folder) for folder in WATCHED)
     modules = (f"{folder}/{name}" for folder, _, names in itertools.chain(*walks) for name in names)
     found = {}
@@ -96,7 +96,7 @@ def _wait_for_change(files: Files, child: subprocess.Popen[bytes], *, first: boo
                 sys.exit(ended)
             sys.stderr.write(f"dev: the service ended with {ended}, waiting for a change\n")
         time.sleep(INTERVAL)
-    while found != files:  # An editor or git may be writing others.
+    while found != files:  # An editor or git may still be writing others.
         files = found
         time.sleep(INTERVAL / 3)
         found = _files()
@@ -104,8 +104,8 @@ def _wait_for_change(files: Files, child: subprocess.Popen[bytes], *, first: boo
 
 
 def serve(descriptor: int) -> None:
-    """Serve on the socket of the first process until that process ends."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches both, and needs no traceback.
+    """Serve on the first process's socket until that process exits."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches both processes, and needs no traceback.
     settings = load_settings()
     if settings.app_env == "production":
         problem = "APP_ENV is production, where `make dev` would show its debugger: set APP_ENV=development"
@@ -125,7 +125,7 @@ def serve(descriptor: int) -> None:
 
 
 def _load() -> tuple[WSGIApplication, str]:
-    """Return the service within the debugger, or the traceback as a page; and a line for the terminal."""
+    """Return the service in the debugger, or a page with the traceback; and a line for the terminal."""
     try:
         app = load_app()
     except Exception:

@@ -1,4 +1,4 @@
-"""A list of all settings with their values in force. Exit code: 0, or 78 where one is missing or wrong."""
+"""The list of all settings and their effective values. Exit code: 0, or 78 if one is missing or invalid."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _value(settings: ServiceSettings | None, name: str, field: FieldInfo) -> str
 
 
 def _hide(name: str, field: FieldInfo, value: str) -> str:
-    """Return the value, or stars in place of a secret; of the database's URL only the password is one."""
+    """Return the value, with stars for a secret; in a database URL only the password is secret."""
     if name == "database_url" and value:
         return make_url(value).set(query={}).render_as_string(hide_password=True)
     types = set(_types(field.annotation))
@@ -61,7 +61,7 @@ def _hide(name: str, field: FieldInfo, value: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a value as the environment would hold it."""
+    """Return a value as it is written in the environment."""
     if isinstance(value, tuple | list | set | frozenset):
         return ",".join(map(str, value))
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""uWSGI: its permitted addresses, and the preparations of its master, which runs this by `shared-import`."""
+"""uWSGI: permitted addresses and the preparation of the master, which imports this by `shared-import`."""
 
 import os
 import signal
@@ -8,15 +8,15 @@ from . import preflight
 
 
 def check_address() -> None:
-    """End the process with 78 where uWSGI cannot listen, or where clients could reach it without a proxy."""
-    # Imported here, in the child of the preflight: the master must load no code that a reload replaces.
+    """Exit with 78 if uWSGI cannot listen, or if clients could reach it without a proxy."""
+    # Imported here, in the preflight's child: the master must not load code that a reload replaces.
     from ..configuration import ConfigurationError, exit_with, is_loopback, refuse_closed_descriptor
     from .project import load_settings
 
     settings = load_settings()
     bind, protocol = settings.web_bind, settings.web_protocol
     refuse_closed_descriptor(bind)
-    # uWSGI reads malformed requests differently from a proxy, and its own protocol trusts every peer.
+    # uWSGI parses malformed requests differently from a proxy, and its own protocol trusts every peer.
     is_local = bind.startswith("fd://") or is_loopback(bind.rpartition(":")[0])
     if bind.startswith("unix:"):
         problem = "names a socket file, uWSGI needs host:port, or fd://3 for systemd's socket"
@@ -31,9 +31,9 @@ def check_address() -> None:
 
 
 def end_new_workers() -> None:
-    """Let a worker that has just been forked end on the signal of its master.
+    """Let a newly forked worker exit on its master's signal.
 
-    It inherits that SIGHUP is ignored, and would miss it: the master would wait for it without end.
+    It inherits an ignored SIGHUP and would miss the signal: the master would wait forever.
     """
 
     def begin_worker() -> None:
@@ -48,7 +48,7 @@ def end_new_workers() -> None:
 
 
 if "uwsgi" in sys.modules:
-    # uWSGI ignores it until all workers are forked. This ends the master, and no-orphans its workers.
+    # uWSGI ignores it until all workers are forked. This stops the master, and no-orphans its workers.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     preflight.share_processors(sys.modules["uwsgi"].numproc)
     preflight.check(check_address)
