@@ -109,3 +109,25 @@ def test_a_connection_whose_backend_is_gone_is_replaced(patient: Flask) -> None:
         with db.engine.connect() as connection, db.engine.connect() as other:
             assert used not in {pid_of(connection), pid_of(other)}
     assert client.get("/sleep/0").status_code == 200
+
+
+def test_a_rollback_keeps_prepared_statements(patient: Flask) -> None:
+    """A statement that psycopg has prepared stays prepared after the rollback that ends each read."""
+    prepared = text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%''kept''%'")
+    with patient.app_context(), db.engine.connect() as connection:
+        for _ in range(8):
+            connection.execute(text("SELECT 'kept'"))
+            connection.rollback()
+
+        assert connection.scalar(prepared) == 1
+
+
+def test_a_rollback_forgets_statements_on_new_objects(patient: Flask) -> None:
+    """A statement on an object that was rolled back is prepared again for the next one of its name."""
+    with patient.app_context(), db.engine.connect() as connection:
+        for _ in range(2):
+            connection.execute(text("CREATE TYPE mood AS ENUM ('calm')"))
+            found = [connection.scalar(text("SELECT CAST('calm' AS mood)")) for _ in range(8)]
+            connection.rollback()
+
+            assert found == ["calm"] * 8

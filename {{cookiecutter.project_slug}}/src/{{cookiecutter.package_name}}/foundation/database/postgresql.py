@@ -11,7 +11,8 @@ from typing import Any
 import psycopg
 from flask import has_request_context, request
 
-# Private: imported by name, so that a release without it fails the tests instead of requests.
+# Private: imported by name, so that a release without them fails the tests instead of requests.
+from psycopg._preparing import PrepareManager
 from psycopg.errors import ConnectionTimeout, OperationalError, _WaitTimeout
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, ExceptionContext, event
@@ -20,6 +21,8 @@ from ..edge.context import in_request
 
 GRACE = 0.5  # seconds after which the server's own timeout should have ended a statement
 SILENCE = 1.0  # seconds before another attempt, so that threads stay free for other requests
+NO_STATEMENTS = PrepareManager()
+ROUTINE = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "SAVEPOINT", "RELEASE")  # create nothing
 REST = 30.0  # idle seconds after which the network may have silently dropped a connection
 
 
@@ -28,11 +31,16 @@ class NoAnswer(OperationalError):
 
 
 class ImpatientConnection(psycopg.Connection[Any]):
-    """A connection that closes when a request waits past the deadline."""
+    """A connection that closes when a request waits past the deadline, and keeps its prepared statements.
+
+    psycopg deallocates them at each rollback, because the transaction may have created an object that is
+    then created again with another id. A read ends with a rollback, so nothing would ever stay prepared.
+    """
 
     seconds: float
     silent_until = 0.0
     pinged_at = float("-inf")
+    is_routine = True  # Whether the transaction has run ROUTINE statements only.
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         if not in_request.get():  # Commands have no deadline.
@@ -43,6 +51,17 @@ class ImpatientConnection(psycopg.Connection[Any]):
             self.begin_silence()
             self.close()
             raise NoAnswer(f"the database has not answered for {self.seconds} seconds") from None
+
+    def rollback(self) -> None:
+        if not self.is_routine or self.pgconn.transaction_status != TransactionStatus.INTRANS:
+            self.is_routine = True
+            super().rollback()
+            return
+        statements, self._prepared = self._prepared, NO_STATEMENTS
+        try:
+            super().rollback()
+        finally:
+            self._prepared = statements
 
     @classmethod
     def begin_silence(cls) -> None:
@@ -117,6 +136,8 @@ def repeat_stale_reads(engine: Engine) -> None:
 
     @event.listens_for(engine, "do_execute")
     def execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+        if not statement.startswith(ROUTINE):
+            cursor.connection.is_routine = False
         is_first = cursor.connection.pgconn.transaction_status == TransactionStatus.IDLE
         try:
             cursor.execute(statement, parameters)
