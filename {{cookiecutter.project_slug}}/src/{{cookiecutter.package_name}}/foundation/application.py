@@ -74,8 +74,7 @@ class Service(SafeTeardown):
 
     def handle_user_exception(self, *args: Any, **kwargs: Any) -> Any:
         """Roll back before any error handler runs, so that no handler finds unfinished work."""
-        error = args[-1]
-        if not (isinstance(error, HTTPException) and error.get_response().status_code < 400):
+        if not _is_redirect(args[-1]):
             commit_guard.roll_back()
         return super().handle_user_exception(*args, **kwargs)
 
@@ -101,6 +100,12 @@ class Service(SafeTeardown):
             super().do_teardown_appcontext(*args, **kwargs)
         finally:
             end_session()
+
+
+def _is_redirect(error: Exception) -> bool:
+    if not isinstance(error, HTTPException):
+        return False
+    return (error.response.status_code if error.response else error.code or 500) < 400
 
 
 def load_features(package: str, names: Iterable[str]) -> list[Blueprint]:

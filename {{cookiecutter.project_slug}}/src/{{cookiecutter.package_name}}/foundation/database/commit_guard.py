@@ -70,7 +70,7 @@ def check_response(response: Response) -> None:
     if response.status_code >= 400:
         _check_failure(response, policy)
         return
-    g.answer = f"{request.method} {request.path} answers {response.status_code}"
+    g.success = response.status_code
     if forgotten := _forgotten():
         if policy == "raise" or response.is_streamed:
             fail_request()  # A stream cannot commit this work: the session is closed before.
@@ -190,9 +190,11 @@ def _forget_at_the_end(session: Session, transaction: SessionTransaction) -> Non
 
 def _unfinished() -> list[str]:
     """Return the uncommitted writes of the request."""
-    left = [" ".join(sql.split())[:100] for several in g.get("uncommitted", {}).values() for sql in several]
+    written = g.get("uncommitted") or {}
+    left = [" ".join(sql.split())[:100] for several in written.values() for sql in several]
     # The session's public sets are built on each access, and most requests have changed nothing.
-    if db.session.registry.has() and not (session := db.session())._is_clean():
+    registry = db.session.registry
+    if registry.has() and not (session := registry())._is_clean():
         left += [f"new {row!r}" for row in session.new]
         left += [f"deleted {row!r}" for row in session.deleted]
         left += [f"changed {row!r}" for row in session.dirty if session.is_modified(row)]
@@ -201,9 +203,10 @@ def _unfinished() -> list[str]:
 
 def _forgotten() -> UncommittedWork | None:
     """Return an error that names the uncommitted writes of the request, once."""
-    if "answer" not in g or not (left := _unfinished()):
+    if not (left := _unfinished()) or "success" not in g:
         return None
     if metrics := current_app.extensions.get("metrics"):
         metrics.count("uncommitted_work")
-    message = f"{g.pop('answer')} and has not committed: {'; '.join(left)}."
+    answer = f"{request.method} {request.path} answers {g.pop('success')}"
+    message = f"{answer} and has not committed: {'; '.join(left)}."
     return UncommittedWork(f"{message} Write inside `with transaction() as session:`.")

@@ -26,8 +26,10 @@ LOST = "a rollback has undone an earlier transaction() of it: write both in one,
 class Database(SQLAlchemy):
     """Flask-SQLAlchemy without its own session teardown, which may raise."""
 
-    def _teardown_session(self, exc: BaseException | None) -> None:
-        """Do nothing: `Service.do_teardown_appcontext` closes the session, first and last."""
+    def init_app(self, app: Flask) -> None:
+        """Register the application. `Service.do_teardown_appcontext` closes the session, first and last."""
+        super().init_app(app)
+        app.teardown_appcontext_funcs.remove(self._teardown_session)
 
 
 db = Database(
