@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import itertools
 import re
@@ -69,6 +70,27 @@ def test_every_link_leads_to_a_file_and_a_heading(answers: Answers, deployment: 
             assert target.exists(), (document, href)
             if anchor:
                 assert anchor in anchors(target.read_text("utf-8")), (document, href)
+
+
+def test_the_readme_lists_every_public_name(bake: Bake) -> None:
+    """The table of the foundation's names has each one that a package exports, and no other."""
+    project = bake()
+    foundation = project / "src" / "notes_service" / "foundation"
+    _, _, table = (project / "README.md").read_text("utf-8").partition("| below `foundation` | names |\n")
+    rows = [re.findall(r"`([\w.]+)`", row) for row in table.partition("\n\n")[0].splitlines()[1:]]
+
+    assert len(rows) > 5
+    for package, *names in rows:
+        module = foundation.joinpath(*package.split("."))
+        source = (module / "__init__.py" if module.is_dir() else module.with_suffix(".py")).read_text("utf-8")
+        body = ast.parse(source).body
+        assigned = {ast.unparse(node.targets[0]): node.value for node in body if isinstance(node, ast.Assign)}
+        if "__all__" in assigned:
+            assert sorted(names) == sorted(ast.literal_eval(assigned["__all__"])), package
+        else:
+            assert set(names) <= {
+                node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)
+            }
 
 
 def test_every_failure_has_the_same_four_parts(failures: str) -> None:

@@ -3,7 +3,7 @@
 from ..database.base import StorableText
 from .api import BIGGEST_ID, operation
 from .authentication import Authentication
-from .errors import Problem
+from .errors import Problem, problem
 from .inputs import Input, Upload
 from .pages import Page, PageQuery
 from .versions import etag, refuse_other_version
@@ -19,5 +19,6 @@ __all__ = [
     "Upload",
     "etag",
     "operation",
+    "problem",
     "refuse_other_version",
 ]
