@@ -28,7 +28,7 @@ from ..sample.samples import FoundationSample
 
 
 class OwnBase(DeclarativeBase):
-    """Tables that neither the migrations nor the service know."""
+    """Tables unknown to the migrations and the service."""
 
 
 class Thing(OwnBase):
@@ -48,7 +48,7 @@ def url(own_databases: Databases) -> str:
 
 @pytest.fixture
 def build(url: str) -> Iterator[Callable[..., Flask]]:
-    """Build services that find one thing in the database, whose name is `kept`."""
+    """Build services on a database with one thing, named `kept`."""
     built: list[Flask] = []
 
     def build(**changes: str) -> Flask:
@@ -80,7 +80,7 @@ Work = Callable[[Session], object]
 
 
 def serve(app: Flask, work: Work, answer: Callable[[], object] = lambda: ("", 201)) -> None:
-    """Let POST /work do some work in the request's session, and then answer."""
+    """Make POST /work do some work in the request's session, and then respond."""
 
     @app.post("/work")
     def view() -> Response:
@@ -127,7 +127,7 @@ def execute(statement: str) -> Work:
     return lambda session: session.execute(text(statement))
 
 
-# The rows that were committed before the second change was forgotten.
+# The rows committed before the forgotten second change.
 LEFT: dict[Work, list[str]] = {
     commit_and_change_again: ["kept", "new"],
     commit_and_change_an_object_again: ["changed"],
@@ -329,7 +329,7 @@ def test_off_logs_nothing(build: Callable[..., Flask], caplog: pytest.LogCapture
 
 
 def stream(app: Flask, work: Work, write_on: Work) -> None:
-    """Let POST /stream do some work, and then more of it while its answer is sent."""
+    """Make POST /stream do some work, and then more while its response is sent."""
 
     @app.post("/stream")
     def view() -> Response:
@@ -358,7 +358,7 @@ def test_a_stream_may_commit_what_it_writes(build: Callable[..., Flask], mode: s
 
 
 def test_a_stream_cannot_commit_without_what_the_view_wrote(build: Callable[..., Flask]) -> None:
-    """A stream cannot commit when its view's work was left uncommitted and lost."""
+    """A stream cannot commit if its view left work uncommitted, which is lost."""
     app = build(uncommitted_work="log")
     stream(app, flush, commit_by_hand)
 
@@ -379,7 +379,7 @@ def test_a_commit_that_a_stream_forgot_fails_it(own_app: Flask) -> None:
 def test_log_logs_a_commit_that_a_stream_forgot(
     build: Callable[..., Flask], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """UNCOMMITTED_WORK=log sends a stream to its end and logs the commit that it forgot."""
+    """UNCOMMITTED_WORK=log sends a stream to its end and logs its forgotten commit."""
     app = build(uncommitted_work="log")
     stream(app, nothing, add)
 
@@ -414,7 +414,7 @@ def test_an_after_request_function_cannot_commit_refused_work(
 
 
 def test_work_is_not_committed_after_an_error_that_was_handled(own_app: Flask) -> None:
-    """The work of a failed request is not committed later, even if an error handler handled the error."""
+    """The work of a failed request is not committed later, even if an error handler has run."""
 
     def fail() -> object:
         raise LookupError
@@ -433,7 +433,7 @@ def test_work_is_not_committed_after_an_error_that_was_handled(own_app: Flask) -
 
 
 def test_a_handler_of_an_error_finds_nothing_half_done(own_app: Flask) -> None:
-    """An error handler finds the request's work rolled back."""
+    """The request's work is rolled back before error handlers run."""
 
     def fail() -> object:
         raise LookupError
@@ -494,7 +494,7 @@ def test_the_next_request_may_commit_again(own_app: Flask) -> None:
 
 
 def failing(answer: Callable[[], Any]) -> Callable[[Session], Any]:
-    """Return a view's work that writes in a transaction, and answers from inside."""
+    """Return a view function that writes in a transaction, and responds from inside it."""
 
     def work(session: Session) -> Any:
         with transaction() as same:
@@ -558,7 +558,7 @@ def test_another_error_is_named_under_test_fixtures(app: Flask, client: FlaskCli
 
 
 def test_another_error_without_a_commit_is_none(own_app: Flask) -> None:
-    """An error response without a commit is sent as it is."""
+    """An error response without a commit is sent unchanged."""
     own_app.add_url_rule("/fail", view_func=lambda: ("no", 422))
 
     assert own_app.test_client().get("/fail").status_code == 422
@@ -576,20 +576,20 @@ def test_in_production_the_error_is_logged(
 
 
 def roll_back_savepoint(session: Session) -> None:
-    """Write in a SAVEPOINT, and undo it."""
+    """Write in a SAVEPOINT, and roll it back."""
     savepoint = session.begin_nested()
     session.execute(insert(Thing).values(name="undone"))
     savepoint.rollback()
 
 
 def write_then_roll_back_savepoint(session: Session) -> None:
-    """Write, and undo a later SAVEPOINT alone."""
+    """Write, and roll back only a later SAVEPOINT."""
     session.execute(insert(Thing).values(name="forgotten"))
     roll_back_savepoint(session)
 
 
 def write_temporary_table(session: Session) -> None:
-    """Write a table that ends with its connection."""
+    """Write to a table that is dropped with its connection."""
     session.execute(text("CREATE TEMPORARY TABLE scratch_things (id INTEGER)"))
     session.execute(text("INSERT INTO scratch_things VALUES (1)"))
     table = Table("scratch_things", MetaData(), Column("id", Integer))
@@ -601,14 +601,14 @@ def write_temporary_table(session: Session) -> None:
 
 @pytest.mark.parametrize("work", [roll_back_savepoint, write_temporary_table])
 def test_what_cannot_be_committed_is_not_forgotten(own_app: Flask, work: Work) -> None:
-    """A SAVEPOINT that was rolled back, and a temporary table, do not count as a forgotten commit."""
+    """A rolled back SAVEPOINT and a temporary table do not count as a forgotten commit."""
     serve(own_app, work)
 
     assert own_app.test_client().post("/work").status_code == 201
 
 
 def test_work_before_a_savepoint_is_forgotten(own_app: Flask) -> None:
-    """The rollback of a SAVEPOINT does not hide what was written before it."""
+    """The rollback of a SAVEPOINT does not hide earlier writes."""
     serve(own_app, write_then_roll_back_savepoint)
 
     with pytest.raises(UncommittedWork, match="INSERT INTO foundation_things"):

@@ -1,4 +1,4 @@
-"""One PostgreSQL server for all processes that test a project, which ends with the last of them."""
+"""One PostgreSQL server for all processes that test a project. It stops with the last of them."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class User:
         assert self.process.returncode == 0
 
     def kill(self, *others: int) -> None:
-        """Kill other processes, and this one after them."""
+        """Kill other processes, and then this one."""
         for number in others:
             os.kill(number, signal.SIGKILL)
         self.process.kill()
@@ -110,7 +110,7 @@ def using(project: Path) -> Iterator[User]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A project that only this module knows."""
+    """A project that only this module uses."""
     path = tmp_path_factory.mktemp("project")
     yield path
     shutil.rmtree(shared_folder(path))
@@ -133,20 +133,20 @@ def running(folder: Path, program: str = "") -> list[int]:
 
 
 def identity(folder: Path) -> tuple[int, float]:
-    """Return what changes when the data is made again."""
+    """Return a value that changes when the data is recreated."""
     status = (folder / "data" / "PG_VERSION").stat()
     return status.st_ino, status.st_mtime
 
 
 def names(postgresql: PostgreSQL) -> set[Any]:
-    """Return the names of a server's databases, except those that each server has."""
+    """Return the names of a server's databases, except the default ones."""
     with postgresql.engine.connect() as connection:
         found = set(connection.scalars(text("SELECT datname FROM pg_database")))
     return found - {"postgres", "template0", "template1"}
 
 
 def test_a_run_killed_while_it_makes_the_data_is_harmless(project: Path, folder: Path) -> None:
-    """The next run makes its own data, although the initdb of the killed one still works."""
+    """The next run creates its own data, although the initdb of the killed run is still running."""
     user = User(SHARED, project)
     wait_until(lambda: [*folder.glob("new*")], "the data is being made")
 
@@ -179,7 +179,7 @@ def test_the_data_is_kept_for_the_next_run(project: Path, folder: Path) -> None:
 
 
 def test_the_server_of_a_killed_run_ends(project: Path, folder: Path) -> None:
-    """SIGKILL on a run leaves no process behind, and the next run uses its data."""
+    """A run killed with SIGKILL leaves no process behind, and the next run uses its data."""
     user = User(SHARED, project)
     user.wait_until_served()
     before = identity(folder)
@@ -192,7 +192,7 @@ def test_the_server_of_a_killed_run_ends(project: Path, folder: Path) -> None:
 
 
 def test_a_server_without_a_guard_ends_with_the_next_run(project: Path, folder: Path) -> None:
-    """A server whose run and guard were killed serves the next run, and ends with that."""
+    """A server whose run and guard were killed serves the next run, and stops with it."""
     user = User(SHARED, project)
     user.wait_until_served()
     user.kill(*running(folder, "python"))
@@ -204,7 +204,7 @@ def test_a_server_without_a_guard_ends_with_the_next_run(project: Path, folder: 
 
 
 def test_a_killed_server_leaves_no_data_to_the_next_run(project: Path, folder: Path) -> None:
-    """After SIGKILL on the server, the next run makes new data."""
+    """If the server is killed with SIGKILL, the next run creates new data."""
     with using(project):
         before = identity(folder)
         (server,) = running(folder, "postgres")
@@ -215,7 +215,7 @@ def test_a_killed_server_leaves_no_data_to_the_next_run(project: Path, folder: P
 
 
 def test_data_from_before_a_reboot_or_a_day_is_not_kept(project: Path, folder: Path) -> None:
-    """Data is sound between runs, unless the machine was booted since or the data is a day old."""
+    """Data is valid between runs, unless the machine has rebooted or the data is a day old."""
     server = Server(folder)
     with using(project):
         assert not server.is_sound(), "it is in use"
@@ -230,7 +230,7 @@ def test_data_from_before_a_reboot_or_a_day_is_not_kept(project: Path, folder: P
 
 
 def test_a_killed_process_leaves_no_private_server(tmp_path: Path) -> None:
-    """SIGKILL on the user of a private server leaves neither its processes nor its folder."""
+    """If the user of a private server is killed with SIGKILL, neither its processes nor its folder remain."""
     user = User(PRIVATE, tmp_path)
     folder = user.wait_until_served()
 
@@ -241,7 +241,7 @@ def test_a_killed_process_leaves_no_private_server(tmp_path: Path) -> None:
 
 
 def test_two_projects_have_two_servers(project: Path, tmp_path: Path) -> None:
-    """Projects that share an environment share no server."""
+    """Projects that share an environment do not share a server."""
     folders = {shared_folder(project), shared_folder(tmp_path)}
 
     assert len(folders) == 2
@@ -249,7 +249,7 @@ def test_two_projects_have_two_servers(project: Path, tmp_path: Path) -> None:
 
 
 def test_a_path_too_long_for_a_socket_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the path of the environment is too long for a socket, the temporary folder is used."""
+    """If the environment's path is too long for a socket, the temporary folder is used."""
     (tmp_path / ("long" * 20)).mkdir()
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ("long" * 20)))
 
@@ -260,7 +260,7 @@ def test_a_path_too_long_for_a_socket_is_not_used(tmp_path: Path, monkeypatch: p
 
 
 def test_a_folder_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that another user made or linked under the expected name is refused."""
+    """A folder or link created by another user under the expected name is rejected."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "folder")
 
@@ -273,7 +273,7 @@ def test_a_folder_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_schema_is_kept_and_leftovers_are_dropped(project: Path) -> None:
-    """A server starts with the newest schema alone; what killed runs and older schemas left is dropped."""
+    """A server starts with only the newest schema; leftovers of killed runs and older schemas are dropped."""
     with shared_server(project) as server, closing(KeptPostgreSQL(server.get_uri())) as kept:
         server.start(kept.drop_leftovers)
         kept.sampled()
@@ -288,7 +288,7 @@ def test_the_schema_is_kept_and_leftovers_are_dropped(project: Path) -> None:
 
 
 def test_another_release_has_another_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another release of the wheel is not served by the old server; the old data is removed when unused."""
+    """Another release of the wheel does not use the old server; its data is removed when unused."""
     with using(project):
         old = shared_folder(project)
         monkeypatch.setattr(embedded_postgresql, "CONFIGURATION", "another release")
@@ -343,7 +343,7 @@ def pytest_run(project: Path, *arguments: str, **environment: str) -> subprocess
 
 
 def test_two_runs_at_the_same_time_leave_no_trace(suite: Path) -> None:
-    """Two runs, one of them with two workers, pass together and leave no process and no database."""
+    """Two concurrent runs, one of them with two workers, pass and leave no process and no database."""
     folder = shared_folder(suite)
     try:
         runs = [pytest_run(suite), pytest_run(suite, "-n", "2")]
@@ -360,7 +360,7 @@ def test_two_runs_at_the_same_time_leave_no_trace(suite: Path) -> None:
 
 
 def test_a_run_leaves_nothing_on_a_named_server(suite: Path) -> None:
-    """Two workers drop what they made on the server of TEST_DATABASE_URL, and nothing else."""
+    """Two workers drop their own databases on the server of TEST_DATABASE_URL, and no others."""
     with embedded_server() as server, closing(PostgreSQL(server.get_uri())) as postgresql:
         postgresql.run("CREATE DATABASE test_of_another")
 

@@ -1,4 +1,4 @@
-"""No two processes use one connection, whichever way the second one was forked."""
+"""No two processes use the same connection, however the second was forked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fork(request: pytest.FixtureRequest) -> Fork:
 
 @pytest.fixture(scope="module")
 def apps() -> Iterator[dict[int, Flask]]:
-    """The services of this module, one on each kind of database."""
+    """The services of this module, one per kind of database."""
     built: dict[int, Flask] = {}
     yield built
     for app in built.values():
@@ -43,7 +43,7 @@ def apps() -> Iterator[dict[int, Flask]]:
 
 @pytest.fixture
 def own_app(each_databases: Databases, apps: dict[int, Flask]) -> Iterator[Flask]:
-    """The service without connections, with an empty table and a view that names the connection it uses."""
+    """The service without connections, with an empty table and a view that identifies its connection."""
     if id(each_databases) not in apps:
         apps[id(each_databases)] = build(each_databases.sampled())
     app = apps[id(each_databases)]
@@ -67,7 +67,7 @@ def build(url: str) -> Flask:
 
 
 def describe(connection: Connection) -> str:
-    """Name the process that opened a connection, and the server's process that answers on it."""
+    """Return the process that opened a connection, and its server process."""
     assert connection.scalar(text("SELECT 1")) == 1
     driver: Any = connection.connection.dbapi_connection
     return f"{connection.info['pid']} {driver.info.backend_pid if hasattr(driver, 'info') else 'file'}"
@@ -83,13 +83,13 @@ def held(own_app: Flask) -> Iterator[Session]:
 
 
 def count(app: Flask) -> object:
-    """Count the rows that another connection sees."""
+    """Return the number of rows that another connection sees."""
     with app.test_request_context():
         return db.session.scalar(text("SELECT count(*) FROM foundation_things"))
 
 
 def test_a_child_uses_no_connection_of_its_parents_pool(own_app: Flask, fork: Fork) -> None:
-    """A child process uses no connection that waits in its parent's pool."""
+    """A child process uses no connection from its parent's pool."""
     client = own_app.test_client()
     before = client.get("/connection").text
     assert before.startswith(f"{os.getpid()} ")
@@ -113,7 +113,7 @@ def last_spoken(engine: Engine, backend: str) -> object:
 
 
 def test_a_child_sends_no_ping_on_its_parents_connection(own_app: Flask, fork: Fork) -> None:
-    """A child process does not even send a ping on its parent's connection."""
+    """A child process does not even ping its parent's connection."""
     client = own_app.test_client()
     (engine,) = engines_of(own_app)
     _, backend = client.get("/connection").text.split()
@@ -153,7 +153,7 @@ def test_where_hooks_run_a_child_begins_with_an_empty_pool(own_app: Flask) -> No
 
 
 def test_outside_of_requests_the_pool_opens_another_connection(own_app: Flask, fork: Fork) -> None:
-    """Outside of requests the pool itself opens another connection in a child process."""
+    """Outside of requests, the pool opens another connection in a child process."""
     (engine,) = engines_of(own_app)
     with engine.connect() as connection:
         before = describe(connection)
@@ -171,7 +171,7 @@ def test_outside_of_requests_the_pool_opens_another_connection(own_app: Flask, f
 
 
 def test_a_session_held_across_a_fork_is_refused(held: Session, fork: Fork) -> None:
-    """A session held across a fork raises an error that names the processes, the line and the remedy."""
+    """A session held across a fork raises an error that names the processes, the line and the fix."""
     refusal = in_child(fork, lambda: held.execute(text("SELECT 1")))
 
     assert refusal.startswith(
@@ -274,7 +274,7 @@ def test_a_child_that_exits_leaves_its_parents_connections_alone(each_databases:
 
 
 def guarded(engine: Engine) -> set[str]:
-    """Return the events that fork safety listens to and that have a listener, of an engine and its pool."""
+    """Return the events of an engine and its pool that fork safety uses and that have a listener."""
     events = {
         engine: ("before_cursor_execute", "commit", "rollback"),
         engine.pool: ("checkout", "reset", "invalidate", "close"),
@@ -283,7 +283,7 @@ def guarded(engine: Engine) -> set[str]:
 
 
 def test_only_watched_engines_have_listeners(own_app: Flask) -> None:
-    """An engine that the owner makes has no listener of the foundation until it is watched."""
+    """An engine created by the owner has no listeners of the foundation until it is watched."""
     (engine,) = engines_of(own_app)
     another = create_engine(engine.url)
 
@@ -295,7 +295,7 @@ def test_only_watched_engines_have_listeners(own_app: Flask) -> None:
 
 
 def test_connections_of_an_unwatched_engine_are_untouched(own_app: Flask) -> None:
-    """A connection of an engine that is not watched carries no note of the foundation."""
+    """A connection of an unwatched engine carries no data of the foundation."""
     (engine,) = engines_of(own_app)
     another = create_engine(engine.url)
 
@@ -327,7 +327,7 @@ def test_connections_opened_while_building_are_closed_and_named(
 def test_an_application_that_opened_nothing_gives_no_warning(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An application that opened no connection while it was built logs no warning."""
+    """An application that opens no connection while it is built logs no warning."""
     app = create_app(make_settings(database_url))
 
     fork_safety.close_early_connections(engines_of(app))
@@ -338,7 +338,7 @@ def test_an_application_that_opened_nothing_gives_no_warning(
 def test_a_warning_about_early_connections_comes_once(
     own_app: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Closing early connections again after a warning logs no further one."""
+    """Closing early connections again logs no second warning."""
     fork_safety.close_early_connections(engines_of(own_app))
     caplog.clear()
 

@@ -20,7 +20,7 @@ from ..databases import Databases
 
 
 class OwnBase(DeclarativeBase):
-    """Tables that neither the migrations nor the service know."""
+    """Tables unknown to the migrations and the service."""
 
     metadata = MetaData()
 
@@ -80,7 +80,7 @@ def items(each_databases: Databases) -> Iterator[Session]:
 
 @pytest.mark.parametrize("descending", [False, True])
 def test_every_order_shows_each_row_once(items: Session, descending: bool) -> None:
-    """Whatever columns the order has, slices have each row once, forwards and backwards."""
+    """Whatever the order's columns, the slices contain each row once, forwards and backwards."""
     for columns in [*([column] for column in SORTED_BY), [Item.is_new, Item.name], [Item.number, Item.shelf]]:
         order = Keyset(*columns, descending=descending)
         whole = order.read(items, select(Item), position=None, limit=100)
@@ -93,7 +93,7 @@ def test_every_order_shows_each_row_once(items: Session, descending: bool) -> No
 
 
 def walk(session: Session, order: Keyset, way: str, position: KeysetPosition | None) -> list[Any]:
-    """Return the rows of the slices that lead one way, those of each slice in that direction."""
+    """Return the rows of all slices in one direction."""
     found: list[Any] = []
     while True:
         page = order.read(session, select(Item), position=position, limit=4)
@@ -103,13 +103,13 @@ def walk(session: Session, order: Keyset, way: str, position: KeysetPosition | N
 
 
 def test_the_key_breaks_ties() -> None:
-    """The primary key is added to the order unless it is a part of it."""
+    """The primary key is appended to the order unless it is already part of it."""
     assert [column.key for column in Keyset(Item.name).columns] == ["name", "shelf", "number"]
     assert [column.key for column in Keyset(Item.number, Item.name).columns] == ["number", "name", "shelf"]
 
 
 def test_an_order_by_a_nullable_column_is_refused() -> None:
-    """A column that may be NULL is refused when the order is made."""
+    """A nullable column is rejected when the order is created."""
     with pytest.raises(ValueError, match="note may be NULL"):
         Keyset(Item.note)
 
@@ -119,7 +119,7 @@ BAD = [b"", b"[]", b"[1]", b'["2026-01-01T00:00:00", "s1", 1]', b'["2026-01-01T0
 
 @pytest.mark.parametrize("values", BAD)
 def test_a_position_of_another_order_is_refused(items: Session, values: bytes) -> None:
-    """Values that do not have the types of the order's columns are refused before any statement."""
+    """Values that do not match the types of the order's columns are rejected before any statement runs."""
     with pytest.raises(InvalidPosition):
         Keyset(Item.made_at).read(items, select(Item), position=KeysetPosition(values, "after"), limit=1)
 
@@ -136,7 +136,7 @@ def test_a_condition_stays(items: Session) -> None:
 
 
 def test_values_of_every_type_survive(items: Session) -> None:
-    """A position has the exact value of a column, fractions included."""
+    """A position holds the exact value of a column, including fractions."""
     order: InstrumentedAttribute[Any] = Item.weight
     page = Keyset(order).read(items, select(Item), position=None, limit=5)
 

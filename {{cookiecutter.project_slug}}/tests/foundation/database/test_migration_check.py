@@ -18,7 +18,7 @@ from alembic import op
 revision = "one"
 down_revision = None
 """
-# Operations with the rule of squawk that finds each. SQLite has no lock of a single table.
+# Operations with the squawk rule that finds each. SQLite has no locks on single tables.
 BREAKING = {
     'op.drop_column("notes", "text")': "ban-drop-column",
     'op.alter_column("notes", "text", new_column_name="body")': "renaming-column",
@@ -99,7 +99,7 @@ def test_what_breaks_the_previous_release_is_found(folder: Path, operation: str)
 
 @pytest.mark.parametrize("operation", LOCKING)
 def test_what_blocks_the_previous_release_is_found(folder: Path, operation: str) -> None:
-    """An operation that holds a table's lock for long is found on PostgreSQL, and no problem on SQLite."""
+    """An operation that locks a table for long is a problem on PostgreSQL, but not on SQLite."""
     add(folder, operation)
 
     if '"require-concurrent-index-creation"' in (folder / ".squawk.toml").read_text():
@@ -111,14 +111,14 @@ def test_what_blocks_the_previous_release_is_found(folder: Path, operation: str)
 
 @pytest.mark.parametrize("operation", SAFE)
 def test_what_is_safe_passes(folder: Path, operation: str) -> None:
-    """An operation that the previous release survives is no problem."""
+    """An operation that does not break the previous release is not a problem."""
     add(folder, operation)
 
     assert check() == []
 
 
 def test_a_statement_that_is_meant_passes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A statement that is marked with a reason passes, and others of the migration do not."""
+    """A statement marked with a reason passes, but the migration's other statements do not."""
     operations = 'op.drop_column("notes", "text")', 'op.drop_table("other")'
     add(folder, *operations, meant={DROP: "no release has read it since June"})
 
@@ -144,7 +144,7 @@ def test_what_squawk_cannot_read_hides_nothing(folder: Path) -> None:
 
 
 def test_a_broken_configuration_ends_the_check(folder: Path) -> None:
-    """A rule that squawk does not know ends the check with squawk's message."""
+    """A rule unknown to squawk stops the check with squawk's message."""
     add(folder, 'op.drop_table("notes")')
     (folder / ".squawk.toml").write_text('excluded_rules = ["foundation-unknown"]\n')
 
@@ -153,7 +153,7 @@ def test_a_broken_configuration_ends_the_check(folder: Path) -> None:
 
 
 def test_what_is_no_sql_must_be_marked(folder: Path) -> None:
-    """A migration that reads the database can't be checked, and has to be marked as a whole."""
+    """A migration that reads the database cannot be checked, and must be marked as a whole."""
     reading = "op.get_bind().execute(sa.text('SELECT 1')).all()"
     add(folder, reading)
     assert [statement for statement, _ in check()] == ["upgrade()"]
@@ -163,7 +163,7 @@ def test_what_is_no_sql_must_be_marked(folder: Path) -> None:
 
 
 def test_only_the_given_files_are_checked(folder: Path) -> None:
-    """The check of some files leaves out the others."""
+    """A check of some files skips the others."""
     file = add(folder, 'op.drop_table("notes")')
 
     assert main([str(file)]) == 1

@@ -1,6 +1,7 @@
 """A migration that waits for an open transaction does not block requests for long. PostgreSQL only.
 
-Locks are granted in order: a request waits for the migration before it, and the migration for every reader.
+Locks are granted in order: a request waits for an earlier migration, and the migration for every earlier
+reader.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def url(postgresql: PostgreSQL) -> str:
 
 @contextmanager
 def transaction(url: str, statement: str = "SELECT * FROM foundation_samples") -> Iterator[Connection]:
-    """Do what a request does, and keep its transaction open."""
+    """Query like a request, and keep the transaction open."""
     timeout = ServiceSettings.model_fields["database_timeout"].default
     options = engine_options(url, threads=1, timeout=timeout, name="test")
     engine = create_engine(url, poolclass=NullPool, connect_args=options["connect_args"])

@@ -1,4 +1,4 @@
-"""The schema comes from migrations alone, and any number of processes may bring it up to date.
+"""The schema comes only from migrations, and any number of processes may upgrade it.
 
 The first tests are about the project's own migrations, however many there are. The others are about env.py
 and use the revisions of the sample service.
@@ -81,7 +81,7 @@ def tables(url: str) -> set[str]:
 
 
 def revision(url: str) -> str | None:
-    """Return the revision that a database records, if it records any."""
+    """Return the revision recorded in a database, if any."""
     if "alembic_version" not in tables(url):
         return None
     with engine_on(url) as engine, engine.connect() as connection:
@@ -105,7 +105,7 @@ def test_an_empty_database_is_brought_to_the_newest_schema(url: str) -> None:
 
 
 def test_the_newest_schema_is_the_one_of_the_models(each_databases: Databases) -> None:
-    """The newest schema is the one that the models describe."""
+    """The newest schema matches the models."""
     command.check(alembic_config(each_databases.migrated()))
 
 
@@ -167,12 +167,12 @@ def differing(url: str, migrations: Path, defaults: Defaults) -> set[str]:
 def test_a_default_in_another_spelling_is_no_difference(
     each_databases: Databases, sample_migrations: Path
 ) -> None:
-    """A default that the database spells in another way than the model is no difference."""
+    """A default that the database spells differently from the model is not a difference."""
     assert differing(each_databases.sampled(), sample_migrations, SAME) == set()
 
 
 def test_a_changed_default_is_a_difference(each_databases: Databases, sample_migrations: Path) -> None:
-    """A default of another value, an added one and a removed one are differences."""
+    """A changed, added or removed default is a difference."""
     assert differing(each_databases.sampled(), sample_migrations, CHANGED) == set(CHANGED)
 
 
@@ -198,7 +198,7 @@ def test_a_second_migration_changes_nothing(url: str) -> None:
 
 
 def test_a_migration_can_be_shown_as_sql(url: str, add_migration: AddMigration) -> None:
-    """Migrations can be rendered as SQL, each with the revision that it records."""
+    """Each migration can be rendered as SQL, including the revision that it records."""
     config = add_migration(url, "def upgrade():\n    op.execute('SELECT 7')\n")
     config.output_buffer = io.StringIO()
 
@@ -241,7 +241,7 @@ LOCK = zlib.crc32(b"{{cookiecutter.package_name}}:migrations")
 
 @contextmanager
 def lock_of_another_process(url: str) -> Iterator[None]:
-    """Hold the lock that a process holds while it migrates this database."""
+    """Hold the migration lock of this database."""
     statement = text("BEGIN IMMEDIATE" if url.startswith("sqlite") else f"SELECT pg_advisory_lock({LOCK})")
     with engine_on(url) as engine, engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(statement)
@@ -337,7 +337,7 @@ def indexes(url: str) -> list[str | None]:
 
 
 def test_an_index_is_built_outside_of_the_transaction(url: str, add_migration: AddMigration) -> None:
-    """A migration builds and drops an index concurrently, and the revision is right after each."""
+    """A migration creates and drops an index concurrently, and each records the correct revision."""
     config = add_migration(url, f"import sqlalchemy as sa\n{CONCURRENTLY}")
 
     for _ in range(2):
@@ -364,7 +364,7 @@ def upgrade():
 
 
 def test_a_column_becomes_not_null_by_a_constraint(url: str, add_migration: AddMigration) -> None:
-    """The operations that OPERATIONS.md names for NOT NULL work on each database."""
+    """The NOT NULL operations in OPERATIONS.md work on each database."""
     command.upgrade(add_migration(url, f"import sqlalchemy as sa\n{NOT_NULL}"), "head")
 
     with engine_on(url) as engine:
@@ -374,7 +374,7 @@ def test_a_column_becomes_not_null_by_a_constraint(url: str, add_migration: AddM
 
 
 def test_nothing_is_downgraded_below_the_first_revision(url: str, sample_migrations: Path) -> None:
-    """A downgrade of more migrations than there are is refused with one line, and changes nothing."""
+    """A downgrade of more migrations than exist is rejected with one line, and changes nothing."""
     config = configured(url, sample_migrations)
     command.upgrade(config, "head")
 

@@ -45,7 +45,7 @@ def test_types_of_postgresql_are_added_and_dropped(tmp_path: Path, postgresql: P
 
 
 def test_an_enum_gains_values(tmp_path: Path, postgresql: PostgreSQL) -> None:
-    """A migration adds the new values of an enum at their places. Its downgrade keeps them."""
+    """A migration adds new enum values in their places. Its downgrade keeps them."""
     workshop, url = Workshop(tmp_path), postgresql.empty()
     begin(workshop, url, models(sa.Column("letter", sa.Enum("b", "d", name="letter"))), letter="d")
     new = models(sa.Column("letter", sa.Enum("a", "b", "c", "d", "e", name="letter")))
@@ -79,7 +79,7 @@ def test_a_server_that_refuses_is_one_line(postgresql: PostgreSQL, sample_migrat
 
 
 def test_a_role_without_create_is_one_line(postgresql: PostgreSQL, sample_migrations: Path) -> None:
-    """A role that may not create tables in the schema causes one line with the reason."""
+    """A role without permission to create tables causes one line with the reason."""
     url = make_url(postgresql.empty())
     role = f"{url.database}_role"
     with engine_on(url.render_as_string(hide_password=False)) as engine, engine.begin() as connection:

@@ -20,7 +20,7 @@ from ..servers import wait_until
 
 @pytest.fixture(scope="module")
 def patient(postgresql: PostgreSQL) -> Iterator[Flask]:
-    """The service with a deadline of a second, and a view that the database's own timeout does not end."""
+    """The service with a deadline of a second, and a view that the database's timeout does not cancel."""
     app = create_app(make_settings(postgresql.sampled(), database_timeout=1))
 
     @app.get("/sleep/<int:seconds>")
@@ -44,7 +44,7 @@ def test_a_request_gives_up_and_the_next_ones_do_not_wait_at_all(patient: Flask)
 
 
 def test_a_request_that_gave_up_keeps_no_connection(patient: Flask) -> None:
-    """A request that failed at its deadline keeps no connection and no session."""
+    """A request that fails at its deadline keeps no connection and no session."""
     client = patient.test_client()
     wait_until(lambda: client.get("/sleep/0").status_code == 200, "the database answers")
 
@@ -58,7 +58,7 @@ def test_a_request_that_gave_up_keeps_no_connection(patient: Flask) -> None:
 
 
 def test_a_command_may_take_its_time(patient: Flask) -> None:
-    """The deadline does not limit a statement outside of requests, such as one of a command."""
+    """The deadline does not limit statements outside of requests, such as in commands."""
     with patient.app_context():
         db.session.execute(text("SET statement_timeout = 0"))
         assert db.session.scalar(text("SELECT 1 FROM pg_sleep(2)")) == 1
@@ -68,7 +68,7 @@ LAST = text("SELECT query, pid FROM pg_stat_activity WHERE pid = :pid")
 
 
 def pid_of(connection: Connection) -> int:
-    """Return the process of the server that a connection has."""
+    """Return the id of a connection's server process."""
     driver: Any = connection.connection.dbapi_connection
     pid: int = driver.info.backend_pid
     return pid
@@ -78,7 +78,7 @@ def pid_of(connection: Connection) -> int:
 def test_a_connection_in_use_costs_no_round_trip_to_be_checked(
     rest: float, is_asked: bool, patient: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection that was just used is handed out without a statement, and one after a rest with one."""
+    """A recently used connection is checked without a statement, and an idle one with a statement."""
     monkeypatch.setattr(module, "REST", rest)
     with patient.app_context():
         engine = db.engine
@@ -95,7 +95,7 @@ def test_a_connection_in_use_costs_no_round_trip_to_be_checked(
 
 
 def test_a_connection_whose_backend_is_gone_is_replaced(patient: Flask) -> None:
-    """A connection whose backend was ended while it was in the pool is replaced before a request uses it."""
+    """A pooled connection whose backend was terminated is replaced before a request uses it."""
     client = patient.test_client()
     with patient.app_context():
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Databases and roles whose settings are not the usual ones."""
+"""Databases and roles with unusual settings."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_database_without_an_encoding_returns_text(postgresql: PostgreSQL, bui
 
 
 def test_a_role_that_may_not_read_the_revision_is_told(postgresql: PostgreSQL, build: Build) -> None:
-    """Readiness names the missing grant, and does not report the database as unreachable."""
+    """Readiness names the missing grant instead of reporting an unreachable database."""
     url = postgresql.sampled()
     role = f"role_of_{make_url(url).database}"
     postgresql.run(f"CREATE ROLE {role}", f"ALTER DATABASE {name_of(url)} SET role = '{role}'")
@@ -233,7 +233,7 @@ def test_options_are_refused_behind_a_pooler() -> None:
 
 @pytest.mark.parametrize("deadline", ["0", "2s"])
 def test_the_doctor_finds_a_role_without_a_deadline(postgresql: PostgreSQL, deadline: str) -> None:
-    """Behind a pooler the doctor checks that the role, or the database, has a statement timeout."""
+    """With a pooler, the doctor checks that the role or the database has a statement timeout."""
     url = postgresql.sampled()
     postgresql.run(f"ALTER DATABASE {name_of(url)} SET statement_timeout = '{deadline}'")
 
@@ -243,7 +243,7 @@ def test_the_doctor_finds_a_role_without_a_deadline(postgresql: PostgreSQL, dead
 
 
 def test_the_doctor_says_when_the_role_is_unknown(postgresql: PostgreSQL) -> None:
-    """A database that cannot be reached is a finding, not a traceback."""
+    """An unreachable database is a finding, not a traceback."""
     url = make_url(postgresql.empty()).set(database="missing").render_as_string(hide_password=False)
 
     (found,) = doctor._pooled(make_settings(url, database_pool="external"))

@@ -47,7 +47,7 @@ def service(each_databases: Databases) -> Iterator[Flask]:
 
 
 def test_a_new_row_has_a_new_address(service: Flask) -> None:
-    """After the newest row is deleted, its address and ETag answer for no other row."""
+    """After the newest row is deleted, its URL and ETag match no other row."""
     client = service.test_client()
     first = client.post("/samples", json={"text": "first"})
     path, etag = first.headers["Location"], first.headers["ETag"]
@@ -68,7 +68,7 @@ class OwnBase(Base):
 
 
 class FoundationNumbered(Identified, OwnBase):
-    """A table whose id the database gives."""
+    """A table with ids assigned by the database."""
 
     __tablename__ = "foundation_numbered"
 
@@ -82,7 +82,7 @@ class FoundationSmall(OwnBase):
 
 
 class FoundationWord(OwnBase):
-    """A table with a key that the service gives."""
+    """A table with keys assigned by the service."""
 
     __tablename__ = "foundation_words"
 
@@ -90,7 +90,7 @@ class FoundationWord(OwnBase):
 
 
 class FoundationLarge(OwnBase):
-    """A table with a key that SQLite does not number."""
+    """A table with a key that SQLite does not assign."""
 
     __tablename__ = "foundation_large"
 
@@ -142,7 +142,7 @@ DELETIONS = ["DELETE FROM things WHERE id > 1", "DELETE FROM things"]
 
 @pytest.mark.parametrize("deletion", DELETIONS)
 def test_a_rebuilt_table_goes_on(sqlite: SQLite, workshop: Workshop, deletion: str) -> None:
-    """A migration that rebuilds a table, even an empty one, does not start its ids again."""
+    """A migration that rebuilds a table, even an empty one, does not restart its ids."""
     url = sqlite.empty()
     workshop.generate(url, models(sa.Column("size", sa.Integer)), "begin")
     command.upgrade(workshop.config(url, models()), "head")

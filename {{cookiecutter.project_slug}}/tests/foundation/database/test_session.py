@@ -1,4 +1,4 @@
-"""One session for each context, explicit commits, and a session that always ends."""
+"""One session per context, explicit commits, and a session that is always closed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from ..sample.app import create_app
 
 
 class OwnBase(DeclarativeBase):
-    """Tables that neither the migrations nor the service know."""
+    """Tables unknown to the migrations and the service."""
 
 
 class Counter(OwnBase):
@@ -76,7 +76,7 @@ def url(own_databases: Databases) -> str:
 
 @pytest.fixture
 def own_app(url: str) -> Iterator[Flask]:
-    """A service for one test alone."""
+    """A service for a single test."""
     with service(url) as app:
         yield app
 
@@ -101,7 +101,7 @@ def number(app: Flask) -> int:
 
 
 def connections(engine: Engine) -> tuple[int, int]:
-    """Count the connections that are in use, and those that wait in the pool."""
+    """Return the number of connections in use, and of those in the pool."""
     assert isinstance(engine.pool, QueuePool)
     return engine.pool.checkedout(), engine.pool.checkedin()
 
@@ -243,7 +243,7 @@ def test_objects_can_be_read_after_the_commit(own_app: Flask, engine: Engine) ->
 
 
 def test_a_transaction_does_not_see_rows_read_by_an_earlier_one(own_app: Flask) -> None:
-    """A transaction reads current rows, not those that an earlier one has read."""
+    """A transaction reads current rows, not those read by an earlier one."""
     with own_app.app_context():
         with transaction() as session:
             counter = session.get_one(Counter, 1)
@@ -328,7 +328,7 @@ def test_a_leaked_session_is_not_found_by_a_later_context(
 
 
 def test_a_context_ends_without_session_or_connection(own_app: Flask, engine: Engine) -> None:
-    """A context ends with its connection back in the pool and without a session."""
+    """At the end of a context its connection is back in the pool and its session is gone."""
     engine.dispose()
 
     with own_app.app_context():
@@ -340,7 +340,7 @@ def test_a_context_ends_without_session_or_connection(own_app: Flask, engine: En
 
 
 def kill(session: Session) -> object:
-    """Let the session's connection die unnoticed, as far as its kind of database can; return it."""
+    """Break the session's connection unnoticed, as far as its kind of database allows; return it."""
     session.execute(text("SELECT 1"))
     connection: Any = session.connection().connection.dbapi_connection
     if isinstance(connection, sqlite3.Connection):
@@ -387,7 +387,7 @@ def test_a_session_that_cannot_be_closed_is_forgotten(
 
 
 def test_the_end_of_a_context_without_a_session_opens_none(own_app: Flask) -> None:
-    """The end of a context without a session opens no session."""
+    """A context without a session opens none at its end."""
     with own_app.app_context():
         end_session()
 
@@ -435,7 +435,7 @@ def test_a_signal_receiver_that_opens_a_session_leaks_nothing(own_app: Flask, en
 
 
 def test_a_postgresql_engine_fits_the_threads_and_bounds_waits() -> None:
-    """A PostgreSQL engine has a connection for each thread and a timeout for every wait."""
+    """A PostgreSQL engine has one connection per thread and a timeout for every wait."""
     options = engine_options("postgresql+psycopg://host/name", threads=7, timeout=3, name="notes")
 
     assert options["pool_size"] == 7
@@ -551,7 +551,7 @@ def _is_locked(path: str) -> bool:
 
 
 def test_a_sqlite_file_is_neither_made_nor_kept_once_replaced(sqlite_app: Flask, sqlite: SQLite) -> None:
-    """A missing SQLite file is never created, and a file is never kept open after its replacement."""
+    """A missing SQLite file is never created, and a replaced file is never kept open."""
     assert number(sqlite_app) == 0
     file = Path(make_url(sqlite_app.config["SQLALCHEMY_DATABASE_URI"]).database or "")
     with service(sqlite.sampled()) as another, another.app_context(), transaction() as session:

@@ -1,4 +1,4 @@
-"""Input that is validated by its type, and output that is a model, in every feature."""
+"""Input is validated by its type, and output is a model, in every feature."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def refused(response: TestResponse, status: int) -> list[dict[str, str]]:
 
 
 def test_a_view_gets_body_and_query_and_returns_a_model(client: FlaskClient) -> None:
-    """A view gets the body and the query as models, and the model that it returns is the response."""
+    """A view gets the body and the query as models, and its returned model is the response."""
     order = {"name": "Ada", "lines": [{"article": "pen", "count": 2}, {"article": "ink"}]}
 
     response = client.post("/orders?limit=5", json=order)
@@ -122,7 +122,7 @@ def test_a_view_that_returns_nothing_answers_without_a_body(client: FlaskClient)
 
 
 def test_a_view_may_return_its_own_response(client: FlaskClient) -> None:
-    """A view may return its own response in place of a model."""
+    """A view may return its own response instead of a model."""
     response = client.get("/export")
 
     assert (response.status_code, response.mimetype, response.text) == (202, "text/csv", "name,total")
@@ -267,7 +267,7 @@ WIDE = [create_model(f"Wide{number}", __base__=Input, **members_of(number)) for 
     ],
 )
 def test_objects_that_could_give_too_many_errors_are_refused(annotation: Any, errors: int, most: int) -> None:
-    """The more members an object can miss, in each model of a union, the fewer objects a body may have."""
+    """The more members an object can lack, in each model of a union, the fewer objects a body may have."""
     body = Body(annotation)
 
     assert body.errors_of_one == errors

@@ -31,7 +31,7 @@ class Reader:
 
 
 def count_samples(request: Request) -> Reader:
-    """Read the database to know the user."""
+    """Read the user from the database."""
     return Reader(len(db.session().scalars(select(FoundationSample)).all()))
 
 
@@ -72,7 +72,7 @@ def app(own_databases: Databases) -> Iterator[Flask]:
 
 
 def test_a_request_without_a_user_is_a_401(app: Flask) -> None:
-    """A request that is not authenticated gets 401 with a challenge, before its input is looked at."""
+    """An unauthenticated request gets 401 with a challenge, before its input is validated."""
     response = app.test_client().post("/catalogue/me", data="no json", content_type="text/plain")
 
     assert response.status_code == 401
@@ -125,7 +125,7 @@ def test_a_test_may_choose_the_user(app: Flask, sign_in: SignIn) -> None:
 
 
 def test_the_choice_ends_with_its_test(app: Flask) -> None:
-    """After that test, requests are not authenticated any more."""
+    """After that test, requests are no longer authenticated."""
     assert app.test_client().post("/catalogue/me", json=THING).status_code == 401
 
 

@@ -29,7 +29,7 @@ PROBLEM = "application/problem+json"
 
 
 def duplicate() -> None:
-    """Break a constraint of a table that exists for this transaction only."""
+    """Violate a constraint of a table that exists only in this transaction."""
     with transaction() as session:
         session.execute(text("CREATE TABLE once (id INTEGER PRIMARY KEY)"))
         session.execute(text("INSERT INTO once VALUES (1), (1)"))
@@ -58,7 +58,7 @@ def too_slow() -> None:
 
 
 def locked() -> None:
-    """Write while another connection does, and do not wait for it."""
+    """Write while another connection is writing, without waiting for it."""
     db.session.execute(text("PRAGMA busy_timeout = 0"))
     with closing(sqlite3.connect(db.engine.url.database or "", isolation_level=None)) as another:
         another.execute("BEGIN IMMEDIATE")
@@ -105,7 +105,7 @@ def own_problem() -> None:
 
 
 class SeeOther(HTTPException):
-    """A response that is raised and is not a failure."""
+    """A raised response that is not a failure."""
 
     code = 303
 
@@ -180,7 +180,7 @@ if wanted() == "postgresql":
 
 @pytest.fixture(scope="module")
 def app(own_databases: Databases) -> Iterator[Flask]:
-    """The service as in production, with a path for each failure."""
+    """The service in production, with a path for each failure."""
     app = create_app(make_settings(own_databases.sampled(), app_env="production"))
     failures = Blueprint("failures", __name__)
 
@@ -324,7 +324,7 @@ def test_the_transaction_of_a_failed_request_is_undone(app: Flask) -> None:
 
 
 def test_a_problem_keeps_its_members(app: Flask) -> None:
-    """A Problem's response contains the detail, the type and the members that its author gave."""
+    """A Problem's response contains its detail, type and members."""
     body = assert_problem(app.test_client().get("/fail/own-problem"), 402, "Payment Required")
 
     assert body["detail"] == "Pay first."
@@ -333,7 +333,7 @@ def test_a_problem_keeps_its_members(app: Flask) -> None:
 
 
 def test_a_problem_with_a_server_status_keeps_its_detail(app: Flask) -> None:
-    """A Problem with a server's status contains the detail that its author gave, too."""
+    """A Problem with a 5xx status also contains its detail."""
     body = assert_problem(app.test_client().get("/fail/maintenance"), 503, "Service Unavailable")
 
     assert body["detail"] == "We are moving."
@@ -505,7 +505,7 @@ def test_values_of_clients_are_not_logged(
     [("/directory", "/directory/"), ("/fail//bug?a=1", "/fail/bug?a=1"), ("/fail///bug", "/fail/bug")],
 )
 def test_a_redirect_names_no_host(app: Flask, path: str, location: str) -> None:
-    """A redirect of the routing is a path: the client has chosen the Host."""
+    """A redirect from routing is a path, because the client chooses the Host."""
     response = app.test_client().get(path, headers={"Host": "evil.example"})
 
     assert (response.status_code, response.headers["Location"]) == (308, location)

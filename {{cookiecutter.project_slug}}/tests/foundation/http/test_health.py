@@ -115,7 +115,7 @@ def test_readyz_names_the_schema_of_an_empty_database(
 
 @pytest.fixture
 def newer(tmp_path: Path, sample_migrations: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version of the code that needs one migration more."""
+    """A version of the code that needs one more migration."""
     migrations = shutil.copytree(sample_migrations, tmp_path / "migrations")
     later = "revision = '9999'\ndown_revision = '0001'\n"
     (migrations / "versions" / "9999_later.py").write_text(later)
@@ -124,7 +124,7 @@ def newer(tmp_path: Path, sample_migrations: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(params=["no folder", "an empty folder"])
 def no_migrations(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version of the code without any migration; version control keeps no empty folder."""
+    """A version of the code without migrations; version control keeps no empty folders."""
     if request.param == "an empty folder":
         (tmp_path / "versions").mkdir()
     monkeypatch.setattr(health, "MIGRATIONS", tmp_path)
@@ -177,7 +177,7 @@ def test_readyz_names_an_unreachable_database(service: Callable[[str], Flask], u
 def test_readyz_names_a_lost_database_until_it_is_back(
     service: Callable[[str], Flask], sqlite: SQLite
 ) -> None:
-    """Readiness reports a database that is lost, and recovers when it is back."""
+    """Readiness reports a lost database, and recovers when it is back."""
     url = sqlite.sampled()
     path = Path(make_url(url).database or "")
     content = path.read_bytes()

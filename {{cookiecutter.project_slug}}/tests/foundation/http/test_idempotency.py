@@ -1,4 +1,4 @@
-"""A request that repeats an Idempotency-Key stores nothing more, and gets the answer of the first."""
+"""A request that repeats an Idempotency-Key stores nothing, and gets the first response."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Tenant(BaseModel):
 
 
 def add(name: str) -> str:
-    """Store a sample and return what no other call returns."""
+    """Store a sample and return a unique value."""
     with transaction() as session:
         add_sample(session, name)
     return uuid4().hex
@@ -291,7 +291,7 @@ def what_is_first(answer: TestResponse) -> tuple[object, ...]:
 
 
 def test_a_repeat_gets_the_first_answer(app: Flask, client: FlaskClient) -> None:
-    """A repeat stores nothing and gets the status, the named headers and each byte of the first answer."""
+    """A repeat stores nothing and gets the first response's status, named headers and exact body."""
     first, second, third = (send(client, json={"text": "ink"}) for _ in range(3))
 
     assert first.status_code == 201
@@ -335,7 +335,7 @@ def test_another_request_with_the_key_is_a_422(app: Flask, client: FlaskClient, 
 
 
 def test_a_key_belongs_to_a_user(app: Flask, client: FlaskClient) -> None:
-    """Two users with one key get their own answers; a user whose name has changed gets the first answer."""
+    """Two users with one key get their own responses; a renamed user gets the first response."""
     ada, bob, renamed = (
         send(client, "/mine", headers={"X-User": user}) for user in ("1 Ada", "2 Bob", "1 Ada L.")
     )
@@ -347,7 +347,7 @@ def test_a_key_belongs_to_a_user(app: Flask, client: FlaskClient) -> None:
 
 
 def test_a_user_without_an_identity_is_an_error() -> None:
-    """An idempotent operation whose users have no identity ends the start of the service."""
+    """The service does not start with an idempotent operation whose users have no identity."""
     with pytest.raises(TypeError, match=r"pass nameless Authentication\(…, identity=…\)"):
         operation(idempotent=True, auth=nameless)(place_mine.__wrapped__)  # type: ignore[attr-defined]
 
@@ -356,7 +356,7 @@ SAME = ["a-b_c/d+e=", '"a-b_c/d+e="', ' "a-b_c/d+e=" ']
 
 
 def test_a_key_may_have_quotes(app: Flask, client: FlaskClient) -> None:
-    """A key in quotes, as the draft has it, and the bare one that most clients send are the same key."""
+    """A quoted key, as in the draft, and a bare one, which most clients send, are the same key."""
     answers = [send(client, key=key) for key in SAME]
 
     assert len({answer.data for answer in answers}) == 1
@@ -396,7 +396,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_malformed_key_is_a_400(app: Flask, client: FlaskClient, name: str) -> None:
-    """Any other key is a 400 that names what is wrong, before the body is looked at."""
+    """Any other key gets a 400 with the reason, before the body is read."""
     refused = send(client, key=BAD[name], json={"unknown": 1})
 
     assert (refused.status_code, refused.content_type) == (400, "application/problem+json")
@@ -407,7 +407,7 @@ def test_a_malformed_key_is_a_400(app: Flask, client: FlaskClient, name: str) ->
 
 
 def test_a_required_key_that_is_missing_is_a_400(app: Flask, client: FlaskClient) -> None:
-    """An operation that requires a key answers 400 to a request without one, and 201 to one with it."""
+    """An operation that requires a key returns 400 without one, and 201 with one."""
     refused = client.post("/orders/required", json={})
 
     assert (refused.status_code, refused.content_type) == (400, "application/problem+json")
@@ -428,7 +428,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_an_error_stores_nothing(app: Flask, client: FlaskClient, name: str) -> None:
-    """An answer from 400 on stores neither the view's work nor the key, and a repeat runs again."""
+    """A response of 400 or above stores neither the view's work nor the key, and a repeat runs again."""
     answers = [send(client, f"/tasks/{name}") for _ in range(2)]
 
     assert [answer.status_code for answer in answers] == [REFUSED[name]] * 2
@@ -453,7 +453,7 @@ LOUD = {
 def test_what_cannot_be_one_transaction_fails(
     app: Flask, client: FlaskClient, name: str, has_key: bool
 ) -> None:
-    """A view that can't commit with its answer raises, with a key or without, and stores nothing."""
+    """A view that cannot commit with its response raises, with or without a key, and stores nothing."""
     headers = {"X-User": "1 Ada"} | ({"Idempotency-Key": "k"} if has_key else {})
 
     with pytest.raises(RuntimeError) as raised:
@@ -464,7 +464,7 @@ def test_what_cannot_be_one_transaction_fails(
 
 
 def test_another_session_is_an_error(app: Flask, client: FlaskClient) -> None:
-    """A view that removes its session, and so writes outside of the one transaction, raises."""
+    """A view that removes its session, and so writes outside of the transaction, raises an error."""
 
     @works
     def remove_the_session_first() -> str:
@@ -487,7 +487,7 @@ RIGHT = {
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_several_steps_are_one_transaction(app: Flask, client: FlaskClient, name: str) -> None:
-    """Two transactions, one after a rolled back one and a SAVEPOINT are stored once, with the answer."""
+    """Two transactions, one after a rollback, and a SAVEPOINT are stored once, with the response."""
     first, second = (send(client, f"/tasks/{name}") for _ in range(2))
 
     assert first.status_code == 200
@@ -496,7 +496,7 @@ def test_several_steps_are_one_transaction(app: Flask, client: FlaskClient, name
 
 
 def test_a_later_failure_undoes_an_earlier_step(app: Flask, client: FlaskClient) -> None:
-    """Where the commit fails, no step of the view is stored, no key is, and a repeat runs again."""
+    """If the commit fails, neither the view's work nor the key is stored, and a repeat runs again."""
 
     def refuse(connection: object) -> None:
         raise RuntimeError("the connection breaks")
@@ -513,7 +513,7 @@ def test_a_later_failure_undoes_an_earlier_step(app: Flask, client: FlaskClient)
 
 
 def statements_of(engine: Engine, call: Callable[[], TestResponse]) -> list[str]:
-    """Return the first words of each statement, BEGIN and COMMIT among them, of a request that succeeds."""
+    """Return the first words of each statement of a successful request, including BEGIN and COMMIT."""
     found: list[str] = []
 
     def record(connection: object, cursor: object, statement: str, *rest: object) -> None:
@@ -532,7 +532,7 @@ def statements_of(engine: Engine, call: Callable[[], TestResponse]) -> list[str]
 
 
 def test_a_key_costs_two_statements_and_no_key_none(client: FlaskClient, engine: Engine) -> None:
-    """Without a key the statements are those of a plain operation; with one the key is read and written."""
+    """Without a key the statements are those of a plain operation; with a key it is read and written."""
     plain = statements_of(engine, lambda: client.post("/orders/plain", json={}))
     without = statements_of(engine, lambda: client.post("/orders", json={}))
     first = statements_of(engine, lambda: send(client))
@@ -548,7 +548,7 @@ def test_a_key_costs_two_statements_and_no_key_none(client: FlaskClient, engine:
 
 
 def test_a_request_beside_the_first_waits_or_is_a_409(app: Flask, engine: Engine) -> None:
-    """While the first runs, a repeat gets 409 with Retry-After on PostgreSQL, and waits for it on SQLite."""
+    """While the first request runs, a repeat gets 409 with Retry-After on PostgreSQL, and waits on SQLite."""
     begun, go_on = threading.Event(), threading.Event()
 
     @works
@@ -577,7 +577,7 @@ def test_a_request_beside_the_first_waits_or_is_a_409(app: Flask, engine: Engine
 
 
 def test_requests_at_the_same_time_store_once(app: Flask) -> None:
-    """Of eight requests that come together one stores, and all get its answer in the end."""
+    """Of eight concurrent requests one stores, and all eventually get its response."""
     together = threading.Barrier(8)
 
     def try_until_stored() -> tuple[object, ...]:

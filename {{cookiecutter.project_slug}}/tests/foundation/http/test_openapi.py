@@ -23,7 +23,7 @@ Schema = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def app(own_databases: Databases) -> Iterator[Flask]:
-    """The service that is described."""
+    """The described service."""
     app = create_app(make_settings(own_databases.sampled()))
     yield app
     for engine in engines_of(app):
@@ -53,7 +53,7 @@ def operations(described: Schema) -> list[tuple[str, str, Schema]]:
 
 
 def values_of(node: object, key: str) -> Iterator[Any]:
-    """Find every value that a key has, however deep."""
+    """Find every value of a key, at any depth."""
     if isinstance(node, dict):
         yield from (value for name, value in node.items() if name == key)
         yield from (found for value in node.values() for found in values_of(value, key))
@@ -161,7 +161,7 @@ def test_schemas_of_request_bodies_are_closed(described: Schema) -> None:
 
 
 def test_every_answer_has_the_headers_that_are_documented(client: FlaskClient, described: Schema) -> None:
-    """Every successful response has the headers that the document names for it."""
+    """Every successful response has its documented headers."""
     created = client.post("/samples", json={"text": "described"})
     path = created.headers["Location"]
     etag = {"If-Match": created.headers["ETag"]}
@@ -199,7 +199,7 @@ def test_the_document_does_not_change_between_requests(app: Flask, described: Sc
 
 
 def test_the_page_names_no_other_host(client: FlaskClient) -> None:
-    """The page and the script name no other host, and the service serves everything that they load."""
+    """The page and its script refer to no other host, and the service serves everything that they load."""
     page = client.get("/docs").text
     loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
 
@@ -239,7 +239,7 @@ def test_the_page_does_not_repeat_an_invalid_host(client: FlaskClient, host: str
 
 @pytest.fixture
 def own_app(own_databases: Databases) -> Iterator[Flask]:
-    """A service in production that a test may change."""
+    """A production service that a test may change."""
     app = create_app(make_settings(own_databases.sampled(), app_env="production", log_level="info"))
     yield app
     for engine in engines_of(app):
@@ -251,7 +251,7 @@ def own_app(own_databases: Databases) -> Iterator[Flask]:
 def test_the_root_leads_to_the_page(
     own_app: Flask, method: str, prefix: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The root redirects to the page, below the prefix that a server mounts the service at."""
+    """The root redirects to the page, below the prefix at which a server mounts the service."""
     answer = own_app.test_client().open(
         "/", method=method, environ_overrides={"SCRIPT_NAME": prefix}, buffered=True
     )
@@ -262,7 +262,7 @@ def test_the_root_leads_to_the_page(
 
 
 def test_the_root_is_no_operation(client: FlaskClient, described: Schema) -> None:
-    """The root is no operation of the document, and other methods and paths stay not found."""
+    """The root is not in the document, and other methods and paths are not found."""
     assert "/" not in described["paths"]
     assert [client.post("/").status_code, client.get("/nowhere").status_code] == [404, 404]
     assert client.get("/").headers["Location"] == "/docs"
@@ -279,7 +279,7 @@ def test_a_page_of_the_owner_at_the_root_wins(own_app: Flask) -> None:
 
 
 def test_another_method_of_the_owner_at_the_root_wins(own_app: Flask) -> None:
-    """Where the owner's view at the root takes another method, GET is not allowed there."""
+    """If the owner's view at the root accepts only another method, GET is not allowed there."""
 
     @own_app.post("/")
     def create() -> str:

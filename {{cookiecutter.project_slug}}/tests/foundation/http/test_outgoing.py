@@ -1,4 +1,4 @@
-"""Requests to other services have a deadline, and are repeated only where that is safe."""
+"""Requests to other services have a deadline, and are retried only if that is safe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONG = 60.0  # seconds, which no test waits
 
 
 class Service:
-    """Another service: a real HTTP server on this machine, with one reply for each request, in turn."""
+    """Another service: a real HTTP server on this machine, with a given reply for each request."""
 
     def __init__(self) -> None:
         self.replies: list[Reply] = []
@@ -61,14 +61,14 @@ class Service:
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    """Make clients, which are closed at the end."""
+    """Create clients, which are closed at the end."""
     with ExitStack() as made:
         yield lambda url, **options: made.enter_context(client(url, **options))
 
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    """Another service, which ends with the test."""
+    """Another service, which stops with the test."""
     service = Service()
     yield service
     service.end()
@@ -145,7 +145,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("first", BROKEN.values(), ids=BROKEN)
 def test_a_read_is_sent_again(make: Make, service: Service, first: Reply) -> None:
-    """A GET is retried once after a broken connection, or a response that invites a retry."""
+    """A GET is retried once after a broken connection or a retryable response."""
     service.replies = [first, reply(200)]
 
     assert make(service.url, seconds=LONG).get("/").status_code == 200
@@ -163,7 +163,7 @@ def test_an_answer_that_repeating_would_not_change_is_returned(
 
 
 def test_a_write_is_sent_once(make: Make, service: Service) -> None:
-    """A POST that may have arrived is not repeated: it could be stored twice."""
+    """A POST that may have arrived is not retried: it could be stored twice."""
     service.replies = [reply(503), close]
     writing = make(service.url, seconds=LONG)
 
@@ -176,7 +176,7 @@ def test_a_write_is_sent_once(make: Make, service: Service) -> None:
 
 
 def test_attempts_are_bounded(make: Make, service: Service) -> None:
-    """After its attempts the last answer is returned."""
+    """After the last attempt its response is returned."""
     service.replies = [reply(503)] * 3
 
     assert make(service.url, seconds=LONG, attempts=3).get("/").status_code == 503
@@ -220,7 +220,7 @@ def test_a_view_that_gets_no_answer_sends_a_problem(make: Make, caplog: pytest.L
 
 
 def test_options_are_those_of_the_library(make: Make, service: Service) -> None:
-    """Headers and the like are passed on to httpx."""
+    """Options such as headers are passed to httpx."""
     service.replies = [reply(200)]
     make(service.url, seconds=LONG, headers={"Authorization": "Bearer x"}).get("/")
 

@@ -1,4 +1,4 @@
-"""Pages of rows: in their order, each row once, and only cursors of the service."""
+"""Pages contain each row once, in order, and accept only cursors of the service."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_pages_show_every_row_once_despite_changes(client: FlaskClient, limit: i
 
 @pytest.mark.parametrize("limit", [1, 3, 4, 12])
 def test_pages_lead_back_to_the_first(client: FlaskClient, limit: int) -> None:
-    """The previous pages of the last one are those that led there, and the first has none."""
+    """The previous links of the last page lead back through the same pages to the first, which has none."""
     for number in range(12):
         create(client, str(number))
     forwards: list[Any] = [client.get(f"/samples?limit={limit}").json]
@@ -117,7 +117,7 @@ CURSORS += [encoded(f"a{text}") for text in ('["\\u0000"]', f"[{2**63}]", "[1e40
 
 @pytest.mark.parametrize("cursor", CURSORS)
 def test_an_invalid_cursor_is_refused(client: FlaskClient, cursor: str) -> None:
-    """An invalid cursor is rejected with 422, and named."""
+    """An invalid cursor is rejected with 422 and the parameter's name."""
     response = client.get("/samples", query_string={"cursor": cursor})
 
     assert response.status_code == 422

@@ -50,7 +50,7 @@ def paths(app: Flask) -> dict[str, Any]:
 
 
 def test_a_body_returns_as_it_came(client: FlaskClient) -> None:
-    """Enums, tuples, root models, unions, maps and nested models keep their JSON form, names included."""
+    """Enums, tuples, root models, unions, maps and nested models keep their JSON form, including names."""
     response = client.post(PATH, json=WHOLE)
 
     assert (response.status_code, response.json) == (202, WHOLE)
@@ -94,7 +94,7 @@ def test_a_validator_speaks_for_itself(client: FlaskClient) -> None:
     ("query", "tags"), [("", []), ("tags=a", ["a"]), ("tags=a&tags=b", ["a", "b"]), ("sizes=1&sizes=2", [])]
 )
 def test_a_list_in_a_query_takes_one_value_or_more(client: FlaskClient, query: str, tags: list[str]) -> None:
-    """A field that is a list takes a parameter that is given once, several times or never."""
+    """A list field accepts a parameter once, several times or never."""
     (thing,) = client.get(f"/catalogue/things?{query}&colour=red").get_json()
 
     assert (thing["tags"], thing["colour"], thing["madeOn"]) == (tags, "red", "2026-01-01")
@@ -102,7 +102,7 @@ def test_a_list_in_a_query_takes_one_value_or_more(client: FlaskClient, query: s
 
 @pytest.mark.parametrize("query", ["limit=1&limit=2", "colour=red&colour=red", "colour=green", "sizes=x"])
 def test_a_query_of_another_type_is_refused(client: FlaskClient, query: str) -> None:
-    """A parameter that is no list is rejected when it is given twice, or does not fit."""
+    """A parameter that is not a list is rejected if it is repeated or has the wrong type."""
     assert client.get(f"/catalogue/things?{query}").status_code == 422
 
 
@@ -118,7 +118,7 @@ def test_a_list_of_models_is_a_body_and_an_answer(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize(("name", "answer"), [("red", "red"), ("blue", "blue"), ("dark/green", None)])
 def test_an_enum_or_nothing_is_an_answer(client: FlaskClient, name: str, answer: str | None) -> None:
-    """An answer may be an enum or null."""
+    """A response may be an enum or null."""
     response = client.get(f"/catalogue/colours/{name}")
 
     assert (response.status_code, response.json) == (200, answer)
@@ -134,7 +134,7 @@ def test_headers_are_input(client: FlaskClient) -> None:
 
 
 def test_a_form_with_files_is_input(client: FlaskClient) -> None:
-    """A multipart form fills its model, files included."""
+    """A multipart form fills its model, including files."""
     files = [(io.BytesIO(b"abc"), "a.txt"), (io.BytesIO(b""), "b.txt")]
 
     response = client.post("/catalogue/files", data={"title": "one", "files": files})
@@ -165,7 +165,7 @@ def test_a_form_of_another_type_is_a_415(client: FlaskClient, path: str, content
 
 
 def test_a_form_that_does_not_fit_is_a_422(client: FlaskClient) -> None:
-    """A text where a file belongs, an unknown field and a missing one are rejected with their places."""
+    """Text instead of a file, an unknown field and a missing field are rejected with their locations."""
     data = {"files": "a text", "odd": "1"}
 
     response = client.post("/catalogue/files", data=data, content_type="multipart/form-data")
@@ -189,7 +189,7 @@ def test_a_stream_is_an_answer(client: FlaskClient) -> None:
 
 
 def wrong_type() -> catalogue.Thing:
-    """Return something else than the documented type."""
+    """Return something other than the documented type."""
     return json.loads("[]")  # type: ignore[no-any-return]
 
 
@@ -205,7 +205,7 @@ def unexpected() -> None:
 
 @pytest.mark.parametrize("view", [wrong_type, wrong_list, unexpected])
 def test_an_answer_of_another_type_is_a_500(view: Any) -> None:
-    """An answer that the document does not describe is a bug: a 500."""
+    """A response that does not fit the document is a bug: a 500."""
     app = Flask("wrong")
     errors.init_app(app)
     app.add_url_rule("/", view_func=operation()(view))

@@ -1,4 +1,4 @@
-"""ETags, conditional requests, and concurrent writers of which one is rejected."""
+"""ETags, conditional requests, and concurrent writers, of which one is rejected."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_row_that_has_changed_is_sent_again(client: FlaskClient) -> None:
 
 
 def test_only_a_get_is_answered_not_modified(client: FlaskClient) -> None:
-    """A change whose If-None-Match has the resulting version returns 200."""
+    """A change whose If-None-Match names the resulting version returns 200."""
     headers = {"If-Match": '"1"', "If-None-Match": '"2"'}
 
     assert client.patch(create(client), json={"text": "changed"}, headers=headers).status_code == 200
@@ -137,7 +137,7 @@ def test_of_a_concurrent_change_and_removal_one_is_refused(concurrent_app: Flask
 
 @pytest.mark.parametrize("match", ['W/"1"', 'W/"7", W/"1"'])
 def test_a_weak_etag_is_named(client: FlaskClient, match: str) -> None:
-    """A change whose ETag a proxy has made weak is a 412 that names the proxy, not another writer."""
+    """A change with an ETag weakened by a proxy gets a 412 that blames the proxy, not another writer."""
     path = create(client)
 
     response = client.patch(path, json={"text": "changed"}, headers={"If-Match": match})
