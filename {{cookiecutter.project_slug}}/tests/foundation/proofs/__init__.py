@@ -1,1 +1,1 @@
-"""Proofs on real servers: each module starts them as they ship, and provokes one failure from outside."""
+"""Proofs on real servers: each module starts them as shipped, and provokes one failure from outside."""

@@ -1,4 +1,4 @@
-"""A receiver, in this process, of the telemetry of a service."""
+"""A receiver of a service's telemetry, in this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from threading import Thread
 
 @dataclass
 class Collector:
-    """The bodies that were received, with their paths."""
+    """The received bodies, with their paths."""
 
     port: int = 0
     received: list[tuple[str, bytes]] = field(default_factory=list)
@@ -20,7 +20,7 @@ class Collector:
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """Answer 200 to every POST, and keep its body."""
+    """Return 200 to every POST, and keep its body."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Fixtures of the proofs on real servers: a copy of the project, and servers that are always ended."""
+"""Fixtures of the proofs on real servers: a copy of the project, and servers that are always stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..databases import Databases
 from ..fixtures import SECRET
 from ..servers import KINDS, Kind, Project, Server, scale, serving
 
-# SQLite has no sockets that two processes could read from, and no server that could fail.
+# SQLite has no sockets that two processes could share, and no server that could fail.
 ABOUT_POSTGRESQL = ["test_fork.py", "test_database_faults.py", "test_pgbouncer.py"]
 ABOUT_PACKAGES = {
     "nbclient": "test_notebooks.py",
@@ -44,7 +44,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 def server(
     request: pytest.FixtureRequest, own_databases: Databases, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """Every way to serve, in turn, each started once for a module; PROVOCATION there names what it adds."""
+    """Every way to serve, in turn, each started once per module, with the module's PROVOCATION."""
     project = Project(tmp_path_factory.mktemp("project"))
     if provocation := getattr(request.module, "PROVOCATION", None):
         project.provoke(provocation)
@@ -55,7 +55,7 @@ def server(
 
 @pytest.fixture
 def launch(project: Project) -> Iterator[Start]:
-    """Start servers without waiting for them; the settings are exactly those that are given."""
+    """Start servers with exactly the given settings, without waiting for them."""
     started: list[Server] = []
 
     def launch(kind: Kind, **settings: str) -> Server:
@@ -81,8 +81,8 @@ def start(launch: Start, database_url: str) -> Start:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the proofs with their failure and server, and leave out those of `make prove` in other runs."""
-    # A proof about a server that this project does not have is no proof that was skipped.
+    """Mark the proofs with their failure and server, and skip those of `make prove` in other runs."""
+    # A proof for a server that this project does not include does not count as skipped.
     items[:] = [item for item in items if not _is_about_no_server(item)]
     for item in filter(_is_ours, items):
         _mark(item)
@@ -96,7 +96,7 @@ def _mark(item: pytest.Item) -> None:
     if not item.get_closest_marker("every_server"):
         item.add_marker("proof")
     kind = _kind_of(item)
-    # With `--dist loadgroup` tests that share a server stay together, and modules do not.
+    # With `--dist loadgroup`, tests that share a server stay together, but modules do not.
     item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} on {kind}"))
     if kind:
         title = (getattr(item, "module").__doc__ or "").partition("\n")[0]  # noqa: B009  # Functions have one.
@@ -126,7 +126,7 @@ def _kind_of(item: pytest.Item) -> Kind | None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print which failure was proved absent on which server, after `make prove`."""
+    """After `make prove`, print which failure was proved absent on which server."""
     if scale() == 1:
         return
     cells: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)

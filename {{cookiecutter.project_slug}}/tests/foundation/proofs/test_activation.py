@@ -1,8 +1,8 @@
 """Under systemd a request sent before startup is answered, and so is every request after READY=1.
 
-A server that opens its socket itself refuses requests until it has started, and uWSGI removes at shutdown
-a socket that it did not create. A server that reports readiness too early gets requests that it cannot
-answer, and a failed deployment continues.
+A server that opens its own socket refuses requests until it has started, and uWSGI removes at shutdown even a
+socket that it did not create. A server that reports readiness too early gets requests that it cannot answer,
+and a failed deployment continues.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ each_supervised = pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 
 @pytest.fixture(params=[pytest.param("tcp", marks=pytest.mark.thorough), "unix"])
 def listener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
-    """A socket of systemd, at which no server accepts connections yet."""
+    """A systemd socket, at which no server accepts connections yet."""
     if request.param == "tcp":
         found = socket.create_server(("127.0.0.1", 0))
     else:
@@ -49,7 +49,7 @@ def ask(listener: socket.socket) -> bytes:
 def test_a_request_before_startup_is_answered(
     kind: Kind, listener: socket.socket, project: Project, tmp_path: Path
 ) -> None:
-    """A request that arrives before the service has started, or restarted, is answered by it."""
+    """A request that arrives before the service has started or restarted is answered by it."""
     settings = {"DATABASE_URL": f"sqlite:///{tmp_path}/none.db", "SECRET_KEY": SECRET}
     with ThreadPoolExecutor() as pool:
         for _ in "start", "restart":
@@ -63,7 +63,7 @@ def test_a_request_before_startup_is_answered(
 
 
 class Manager:
-    """A service manager like systemd, to which a service reports its state."""
+    """A service manager like systemd, which receives a service's state."""
 
     def __init__(self, folder: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -78,7 +78,7 @@ class Manager:
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
-    """A manager that services may report their state to."""
+    """A manager for services to report their state."""
     found = Manager(tmp_path)
     with found.socket:
         yield found
@@ -116,7 +116,7 @@ def test_a_service_that_cannot_start_reports_no_readiness(
 def test_the_log_names_the_connections_the_database_must_allow(
     kind: Kind, start: Start, database_url: str
 ) -> None:
-    """The log names the number of connections that a PostgreSQL server must allow."""
+    """The log shows the number of connections that the PostgreSQL server must allow."""
     server = start(kind, WEB_CONCURRENCY="3", WEB_THREADS="2")
 
     is_logged = "up to 12 database connections: 3 processes x 4" in server.log

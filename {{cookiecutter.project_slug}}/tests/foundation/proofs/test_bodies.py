@@ -1,7 +1,7 @@
 """A truncated body is rejected, and a chunked one is read completely.
 
-gunicorn and gevent pass a truncated body on as if it were complete (gunicorn#3234), and uWSGI passes a
-chunked one on as if it were empty.
+gunicorn and gevent pass a truncated body to the application as if it were complete (gunicorn#3234), and uWSGI
+a chunked one as if it were empty.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import pytest
 
 from ..servers import Server
 
-# A server that first writes a body to a file needs space there, and may use all of it.
+# A server that first writes bodies to files needs disk space, and may exhaust it.
 SETTINGS = {"TMPDIR": "/nowhere"}
 
 LONGEST = 1024 * 1024  # bytes
 WHOLE = json.dumps({"text": "one"}).encode()
-# Valid JSON that ends where the client stops: only its length shows that something is missing.
+# Valid JSON that ends where the client stops: only its length shows that it is truncated.
 CUT = (
     b"POST /samples HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Content-Length: 5000\r\n\r\n" + WHOLE
@@ -51,7 +51,7 @@ def test_a_body_cut_short_is_refused_and_nothing_is_stored(
                 answer = connection.recv(12)
                 assert not answer or answer.split()[1].startswith(b"4"), server.log
 
-    # This sample comes after anything that the truncated requests have stored.
+    # This sample is stored after anything that the truncated requests have stored.
     assert server.post("/samples", {"text": "whole"}).status == 201
     assert texts(server) == ["whole", *before]
     assert "Traceback" not in server.log
@@ -98,7 +98,7 @@ def test_a_chunked_body_is_read_whole(server: Server) -> None:
 
 
 def test_a_body_as_long_as_allowed_needs_no_file(server: Server) -> None:
-    """A body as long as allowed is read even where no temporary file can be created."""
+    """A body of the maximum length is read even if no temporary file can be created."""
     body = b'{"text": "long"}'.ljust(LONGEST)
 
     answer = server.send("POST", "/samples", body, {"Content-Type": "application/json"})
@@ -107,7 +107,7 @@ def test_a_body_as_long_as_allowed_needs_no_file(server: Server) -> None:
 
 
 def test_a_body_far_too_long_is_refused_before_it_is_sent(server: Server) -> None:
-    """A body that is far too long is rejected with 413 before the client sends it."""
+    """A far too long body is rejected with 413 before the client sends it."""
     head = b"POST /samples HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
     with server.connection() as connection:
@@ -116,12 +116,12 @@ def test_a_body_far_too_long_is_refused_before_it_is_sent(server: Server) -> Non
 
 
 def test_a_body_longer_than_allowed_is_refused_with_413(server: Server) -> None:
-    """A body longer than allowed is rejected with 413, chunked or not, and nothing is stored."""
+    """A too long body is rejected with 413, chunked or not, and nothing is stored."""
     before = texts(server)
     headers = {"Content-Type": "application/json"}
-    # More than sockets hold: if the rest is not read, the client gets a reset instead of the response.
+    # More than socket buffers hold: if the rest is not read, the client gets a reset instead of the response.
     long = b'{"text": "' + b"x" * (4 * LONGEST) + b'"}'
-    # A sample that would be valid if only the allowed length were read.
+    # A sample that would be valid if truncated to the allowed length.
     padded = b'{"text": "x"}'.ljust(LONGEST)
 
     assert server.send("POST", "/samples", long, headers).status == 413
@@ -143,11 +143,11 @@ HOSTILE = {
     "as many as allowed": json.dumps({f"k{number}": 1 for number in range(4900)}).encode().ljust(LONGEST),
     "a text of commas": json.dumps({"text": "," * 900_000}).encode(),
 }
-MORE = 20  # megabytes that a process may take for hostile bodies, beside what valid ones of that length take
+MORE = 20  # megabytes that a process may use for hostile bodies, in addition to those for valid ones
 
 
 def test_a_hostile_body_takes_no_more_memory(server: Server) -> None:
-    """Bodies with many errors take little more memory than valid ones of the same length."""
+    """Bodies with many errors use little more memory than valid ones of the same length."""
     send_many(server, VALID, 2)
     before = peaks(server)
 
@@ -169,7 +169,7 @@ def send_many(server: Server, body: bytes, kind: int) -> None:
 
 
 def peaks(server: Server) -> dict[int, int]:
-    """Return the most memory that each process has taken, in megabytes."""
+    """Return the peak memory of each process, in megabytes."""
     found = {}
     for process in server.processes():
         status = Path("/proc", str(process), "status").read_text()

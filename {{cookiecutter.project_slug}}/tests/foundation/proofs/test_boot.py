@@ -1,7 +1,7 @@
 """A service that cannot start exits once, with an exit code that names the cause.
 
-By default a server restarts its workers endlessly, prints a traceback for each of them, or exits with
-a code that makes a supervisor retry.
+By default a server restarts its workers endlessly, prints a traceback for each, or exits with a code that
+makes a supervisor retry.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .conftest import Start
 
 EX_CONFIG = 78
 
-# A wrong value of each setting that gunicorn or uwsgi.ini reads by itself.
+# An invalid value of each setting that gunicorn or uwsgi.ini reads itself.
 WRONG = {
     "FORWARDED_ALLOW_IPS": "localhost",
     "METRICS_BIND": "nonsense",
@@ -30,7 +30,7 @@ WRONG = {
     "WEB_THREADS": "+4",
 }
 
-# Each way to serve with one worker and with four, gunicorn also without preload.
+# Each way to serve, with one worker and with four; gunicorn also without preload.
 STARTS = [
     pytest.param(
         kind, {"WEB_CONCURRENCY": workers} | preload, id="-".join([str(kind), workers, *preload.values()])
@@ -45,7 +45,7 @@ STARTS = [
 def test_bad_settings_end_the_server_once_with_78_and_lines(
     kind: Kind, settings: dict[str, str], launch: Start
 ) -> None:
-    """Invalid settings end the server once, with exit code 78 and one line for each."""
+    """With invalid settings the server exits once, with code 78 and one line for each."""
     server = launch(kind, DATABASE_URL="nonsense", **settings)
 
     assert server.wait() == EX_CONFIG, server.log
@@ -61,7 +61,7 @@ def test_bad_settings_end_the_server_once_with_78_and_lines(
 def test_a_bug_at_import_ends_the_server_once_with_its_traceback(
     kind: Kind, settings: dict[str, str], launch: Start, project: Project, tmp_path: Path
 ) -> None:
-    """A bug at import ends the server once, with exit code 1 and one traceback."""
+    """After a bug at import the server exits once, with code 1 and one traceback."""
     project.append(f"{PACKAGE}/app.py", "\nraise RuntimeError(3 * 7)\n")
 
     server = launch(kind, DATABASE_URL=f"sqlite:///{tmp_path}/samples.db", SECRET_KEY=SECRET, **settings)
@@ -76,7 +76,7 @@ def test_an_exit_of_the_application_is_the_exit_of_the_server(
     kind: Kind, launch: Start, project: Project, tmp_path: Path
 ) -> None:
     """The exit code of the application at import is the exit code of the server."""
-    # By default gunicorn and uWSGI do not end with a worker's exit code: they restart it endlessly.
+    # By default gunicorn and uWSGI do not exit with a worker's code: they restart it endlessly.
     project.append(f"{PACKAGE}/app.py", "\nraise SystemExit(21)\n")
     settings = {
         "DATABASE_URL": f"sqlite:///{tmp_path}/samples.db",
@@ -92,14 +92,14 @@ def test_an_exit_of_the_application_is_the_exit_of_the_server(
 
 @pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 def test_an_empty_setting_is_the_default_of_a_bare_server(kind: Kind, start: Start) -> None:
-    """A server without `make serve` treats an empty variable that it reads itself as missing."""
-    # gunicorn would end with a traceback; uWSGI would bind the port and have no workers.
+    """Without `make serve`, a server treats an empty variable that it reads itself as missing."""
+    # gunicorn would exit with a traceback; uWSGI would bind the port but have no workers.
     start(kind, **dict.fromkeys((*WRONG, "LISTEN_FDS", "LISTEN_PID"), ""))
 
 
 @pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 def test_a_wrong_setting_ends_a_bare_server_with_78(kind: Kind, launch: Start) -> None:
-    """A server without `make serve` exits with 78 and one line for each invalid variable that it reads."""
+    """Without `make serve`, a server exits with 78 and one line per invalid variable that it reads."""
     server = launch(kind, DATABASE_URL="sqlite:///app.db", SECRET_KEY=SECRET, **WRONG)
 
     assert server.wait() == EX_CONFIG, server.log
@@ -110,7 +110,7 @@ def test_a_wrong_setting_ends_a_bare_server_with_78(kind: Kind, launch: Start) -
 
 @pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 def test_a_descriptor_that_is_not_open_ends_the_server_with_78(kind: Kind, launch: Start) -> None:
-    """WEB_BIND=fd://number without a listening socket ends the server with 78 and one line."""
+    """With WEB_BIND=fd://number and no listening socket, the server exits with 78 and one line."""
     settings = {"DATABASE_URL": "sqlite:///app.db", "SECRET_KEY": SECRET}
 
     server = launch(replace(kind, settings={**kind.settings, "WEB_BIND": "fd://19"}), **settings)
@@ -122,7 +122,7 @@ def test_a_descriptor_that_is_not_open_ends_the_server_with_78(kind: Kind, launc
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_an_address_in_use_ends_the_server_with_1_and_one_line(kind: Kind, launch: Start) -> None:
-    """An address that cannot be bound ends the server with 1 and one line that has the reason."""
+    """If an address cannot be bound, the server exits with 1 and one line with the reason."""
     settings = {"DATABASE_URL": "sqlite:///app.db", "SECRET_KEY": SECRET}
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = launch(kind, WEB_BIND=f"127.0.0.1:{taken.getsockname()[1]}", **settings)
@@ -134,8 +134,8 @@ def test_an_address_in_use_ends_the_server_with_1_and_one_line(kind: Kind, launc
 
 @pytest.mark.parametrize("name", sorted({kind.name.partition("-")[0] for kind in KINDS}))
 def test_make_serve_keeps_the_status(name: str) -> None:
-    """The command of `make serve` exits with 78 and one line for each invalid setting."""
-    # An empty variable is no setting, and .env does not fill it. gunicorn itself would fail on the other.
+    """The command behind `make serve` exits with 78 and one line per invalid setting."""
+    # An empty variable counts as missing, and .env does not fill it. gunicorn itself would fail on the other.
     settings = {"SERVER": name, "SECRET_KEY": "", "WEB_CONCURRENCY": "many"}
 
     done = run("bin/serve", cwd=PROJECT, env=settings, status=EX_CONFIG)
@@ -144,7 +144,7 @@ def test_make_serve_keeps_the_status(name: str) -> None:
 
 
 def test_make_serve_refuses_a_server_it_does_not_know() -> None:
-    """The command of `make serve` rejects an unknown server with exit code 64."""
+    """The command behind `make serve` rejects an unknown server with exit code 64."""
     done = run("bin/serve", cwd=PROJECT, env={"SERVER": "apache"}, status=64)
 
     assert "SERVER=apache is unknown" in done.stderr

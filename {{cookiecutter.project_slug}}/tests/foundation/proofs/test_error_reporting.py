@@ -1,6 +1,6 @@
-"""Each error is reported once, with its request and without what a client sent.
+"""Each error is reported once, with its request but without client data.
 
-The SDK has a thread, which a fork leaves behind. Today's SDK starts another one, older ones did not.
+The SDK has a thread, which does not survive a fork. Current SDKs start another one; older ones did not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .conftest import Start
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    """A receiver in the place of Sentry."""
+    """A receiver instead of Sentry."""
     with collecting() as found:
         yield found
 
@@ -34,7 +34,7 @@ def server(kind: Kind, start: Start, project: Project, collector: Collector) -> 
 
 
 def reports(collector: Collector) -> list[dict[str, Any]]:
-    """Return the reports of errors that were received."""
+    """Return the received error reports."""
     found = []
     for _, body in [*collector.received]:
         lines = body.split(b"\n")
@@ -68,7 +68,7 @@ def test_a_broken_stream_is_reported(server: Server, collector: Collector) -> No
 
 
 def test_waiting_reports_are_sent_at_shutdown(server: Server, collector: Collector) -> None:
-    """A server that is stopped sends the reports that wait."""
+    """A stopping server sends its pending reports."""
     server.get("/raise")
 
     server.signal(signal.SIGTERM)

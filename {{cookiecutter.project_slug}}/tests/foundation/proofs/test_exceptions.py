@@ -1,7 +1,7 @@
 """A view that raises fails its own request and no other.
 
-With `reload-on-exception`, uWSGI ends the whole process for it: the requests of its other threads
-are dropped, their `finally` never runs, and the locks they hold are never released.
+With `reload-on-exception`, uWSGI kills the whole process: the requests in its other threads are dropped,
+their `finally` blocks never run, and their locks are never released.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import pytest
 from ..servers import KINDS, Kind, Project, wait_until
 from .conftest import Start
 
-# A sync worker has one request at a time.
+# A sync worker handles one request at a time.
 SHARED = [kind for kind in KINDS if kind.name != "gunicorn-sync"]
 
 
 @pytest.mark.parametrize("kind", SHARED, ids=str)
 def test_a_view_that_raises_ends_no_other_request(kind: Kind, start: Start, project: Project) -> None:
-    """A view that raises is logged and ends no other request in flight, whose clean-up runs."""
+    """A view that raises is logged and aborts no other request in flight, whose clean-up runs."""
     project.provoke("raising_views")
     server = start(kind)
 
@@ -30,7 +30,7 @@ def test_a_view_that_raises_ends_no_other_request(kind: Kind, start: Start, proj
         others = [pool.submit(server.get, f"/hold/{number}") for number in range(3)]
         wait_until(lambda: len([*project.folder.glob("*.lock")]) == 3, "three requests are in flight")
         for path in ["/raise", "/export"] * 2:
-            with suppress(OSError, HTTPException):  # Half an answer, or none.
+            with suppress(OSError, HTTPException):  # Half a response, or none.
                 server.get(path)
         (project.folder / "end").touch()
 
@@ -51,7 +51,7 @@ UNSENDABLE = [
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_header_that_cannot_be_sent_is_a_problem(kind: Kind, start: Start, project: Project) -> None:
-    """A view that sets a header that cannot be sent returns a problem, and the log has the header's name."""
+    """A view that sets an unsendable header returns a problem, and the header's name is logged."""
     project.provoke("raising_views")
     server = start(kind)
 

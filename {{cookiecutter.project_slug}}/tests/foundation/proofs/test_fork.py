@@ -18,7 +18,7 @@ from .conftest import Start
 UWSGI_PREFORK = [UWSGI] if UWSGI.is_installed else []
 STARTS = [
     *(pytest.param(kind, True, id=str(kind)) for kind in (*GUNICORN, *UWSGI_PREFORK)),
-    # Without Python's fork hooks, the pools' own check is all there is.
+    # Without Python's fork hooks, only the pools' own check remains.
     *(pytest.param(kind, False, id=f"{kind}-no-hooks") for kind in (*GUNICORN[:1], *UWSGI_PREFORK)),
 ]
 
@@ -27,7 +27,7 @@ STARTS = [
 def test_connections_from_before_the_fork_are_not_used_after_it(
     kind: Kind, hooks: bool, start: Start, project: Project, postgresql: PostgreSQL
 ) -> None:
-    """No worker uses a connection from before the fork, and a session kept from then raises an error."""
+    """No worker uses a connection from before the fork, and a session kept since then raises an error."""
     project.provoke("early_connection")
     if kind is UWSGI:
         project.replace("uwsgi.ini", "lazy-apps = true\n", "")

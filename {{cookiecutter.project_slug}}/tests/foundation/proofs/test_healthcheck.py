@@ -1,7 +1,7 @@
 """The image's health check fails when the service fails or does not respond.
 
 A check that only tests whether the port is open, or that accepts every status, reports a service as healthy
-that answers every request with 500.
+even if it answers every request with 500.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def settings(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_service_that_answers_is_healthy(kind: Kind, project: Project, settings: dict[str, str]) -> None:
-    """A service that answers is healthy."""
+    """A responding service is healthy."""
     with serving(project, kind, settings) as server:
         check(server.port, status=0)
 
@@ -54,7 +54,7 @@ def test_a_service_that_answers_is_healthy(kind: Kind, project: Project, setting
 def test_a_service_that_answers_another_status_is_unhealthy(
     project: Project, settings: dict[str, str], launch: Start
 ) -> None:
-    """A service that answers with another status than 200 is unhealthy."""
+    """A service that responds with a status other than 200 is unhealthy."""
     project.append(f"{PACKAGE}/wsgi.py", FAILING)
     server = launch(KINDS[0], **settings)
     wait_until(server.is_listening, "it listens")

@@ -1,7 +1,7 @@
-"""A request that is repeated with its Idempotency-Key is stored once, whatever became of its answer.
+"""A request that is retried with its Idempotency-Key is stored once, whatever happened to its response.
 
-A worker is killed, or a client gets a 503, just before or just after the commit. The client can't know which,
-and retries. Without a key, committed work is then stored twice.
+A worker is killed, or a client gets a 503, just before or just after the commit. The client cannot know
+which, and retries. Without a key, committed work is then stored twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ Answer = tuple[int, bytes, str | None, str | None]
 
 @dataclass
 class Ledger:
-    """The first answer to each sample, those of repeats that differ, and which samples had been stored."""
+    """The first response to each sample, differing responses to repeats, and samples stored before a
+    fault."""
 
     first: dict[str, Answer] = field(default_factory=dict)
     others: list[tuple[Answer, Answer]] = field(default_factory=list)
@@ -39,7 +40,7 @@ class Ledger:
 
 
 def send(server: Server, sample: str, *, key: bool, fault: str = "") -> tuple[Answer, bool] | None:
-    """Send a sample; return the answer and whether it is a repeated one, or None if it is lost."""
+    """Send a sample; return the response and whether it is a replay, or None if it is lost."""
     headers = {"Content-Type": "application/json", "X-Fault": fault}
     headers |= {"Idempotency-Key": f'"{sample}"'} if key else {}
     with closing(HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
@@ -57,7 +58,7 @@ def send(server: Server, sample: str, *, key: bool, fault: str = "") -> tuple[An
 
 
 def send_until_stored(server: Server, sample: str, ledger: Ledger, *, fault: str, key: bool = True) -> None:
-    """Send a sample with a fault, and again without one until it is acknowledged; then once more."""
+    """Send a sample with a fault, then without one until it is acknowledged, and then once more."""
     sent = send(server, sample, key=key, fault=fault)
 
     def is_acknowledged() -> bool:
@@ -78,14 +79,14 @@ def send_until_stored(server: Server, sample: str, ledger: Ledger, *, fault: str
 
 
 def answered(server: Server, sample: str) -> Answer | None:
-    """Send a sample that was acknowledged; return the answer, or None if it is lost."""
+    """Send an acknowledged sample again; return the response, or None if it is lost."""
     sent = send(server, sample, key=True)
     return sent[0] if sent and sent[0][0] == 201 else None
 
 
 @contextmanager
 def four_clients(server: Server) -> Iterator[Ledger]:
-    """Let clients send samples, of which two in three get a 503 at first."""
+    """Make clients send samples, of which two in three first get a 503."""
     ledger = Ledger()
     with ThreadPoolExecutor(4) as pool:
         faults = islice(cycle([*REFUSED, ""]), scaled(12))
@@ -112,7 +113,7 @@ def stored(server: Server) -> Iterator[tuple[str, int]]:
 
 
 def test_a_repeat_after_a_503_stores_once(server: Server) -> None:
-    """A request that is repeated after a 503 is stored once, and each repeat gets the same answer."""
+    """A request that is retried after a 503 is stored once, and each repeat gets the same response."""
     with four_clients(server) as ledger:
         pass
 
@@ -120,7 +121,7 @@ def test_a_repeat_after_a_503_stores_once(server: Server) -> None:
 
 
 def test_a_repeat_without_a_key_stores_twice(server: Server) -> None:
-    """Without a key, the same repeat stores twice, so the faults of these proofs are real."""
+    """Without a key the same retry stores twice, so the faults of these proofs are real."""
     ledger = Ledger()
 
     send_until_stored(server, "no key", ledger, fault="refused after", key=False)
@@ -130,7 +131,7 @@ def test_a_repeat_without_a_key_stores_twice(server: Server) -> None:
 
 @pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 def test_a_repeat_after_a_kill_stores_once(kind: Kind, start: Start, project: Project) -> None:
-    """A request that is repeated after its worker was killed is stored once, and without a key twice."""
+    """A request that is retried after its worker was killed is stored once, and without a key twice."""
     project.provoke(PROVOCATION)
     server = start(kind, WEB_CONCURRENCY="2")
 

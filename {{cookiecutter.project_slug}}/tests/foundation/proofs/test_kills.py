@@ -1,7 +1,7 @@
 """A killed worker loses only its own requests in flight, and no acknowledged data.
 
-The kernel kills it because of its memory, or the server because it hangs. Without protection its rows stay
-locked, a lock of the server blocks every client, or an acknowledged row is missing.
+The kernel kills it for its memory, or the server because it hangs. Without protection its rows stay locked, a
+lock in the server blocks every client, or an acknowledged row is lost.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the owner of a 
 
 @dataclass
 class Ledger:
-    """The outcome of each sample: a 201, a 503 or no answer; for the last two, with the client's port."""
+    """The outcome of each sample: a 201, a 503 or no response; for the last two, with the client's port."""
 
     acknowledged: list[str] = field(default_factory=list)
     refused: dict[str, int] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Ledger:
 
 @contextmanager
 def eight_clients(server: Server) -> Iterator[Ledger]:
-    """Let clients store one sample after the other, each on a new connection."""
+    """Make clients store samples one by one, each on a new connection."""
     ledger, over = Ledger(), threading.Event()
 
     def work() -> None:
@@ -99,7 +99,7 @@ def test_a_killed_worker_loses_no_acknowledged_sample(kind: Kind, start: Start, 
 
     with eight_clients(server) as ledger:
         while len(killed) < scaled(2) or not ledger.unknown:
-            # Both serve, including the one that has replaced the last killed one.
+            # Both serve, including the replacement of the last killed one.
             wait_until(lambda: len(workers(project) - killed) == 2, "the worker is replaced")
             victim = random.choice(sorted(workers(project) - killed))  # noqa: S311
             lost |= wait_until(lambda: stop_at_work(victim, server), "it is at work")  # noqa: B023
@@ -121,15 +121,16 @@ STOPPED = [
 def test_a_hanging_worker_is_replaced_and_rolled_back(
     kind: Kind, stopped: bool, start: Start, project: Project
 ) -> None:
-    """A worker that hangs is replaced, its transaction is rolled back, and others lose nothing."""
+    """A hanging worker is replaced, its transaction is rolled back, and others lose nothing."""
     project.provoke("kills")
     if kind is UWSGI:
         project.replace("uwsgi.ini", "harakiri = 60", "harakiri = 3")
     else:
         project.append("gunicorn.conf.py", "\ntimeout = graceful_timeout = 3\n")
-    # On SQLite all writers wait for the one that hangs. They must not count as hanging.
+    # On SQLite all writers wait for the hanging one. They must not count as hanging.
     project.replace(f"{PACKAGE}/foundation/database/engine.py", '{"timeout": 5}', '{"timeout": 1}')
-    # uWSGI's threads share a deadline, which each ending request clears: none that is stopped sets it again.
+    # uWSGI's threads share a deadline, which each finished request clears; a stopped thread does not set it
+    # again.
     server = start(kind, WEB_CONCURRENCY="2", **({"WEB_THREADS": "1"} if stopped else {}))
     sample = server.post("/samples", {"text": "as it was"})
     path = sample.headers["Location"]
@@ -151,7 +152,7 @@ def test_a_hanging_worker_is_replaced_and_rolled_back(
     assert_only_these_were_lost(lost, ledger, server)
 
 
-# A sync worker that waits is one that hangs, and gunicorn's pywsgi worker counts no requests.
+# A waiting sync worker counts as hanging, and gunicorn's pywsgi worker counts no requests.
 RECYCLED = [kind for kind in WITH_WORKERS if kind.name.endswith(("gthread", "gevent", "uwsgi"))]
 
 
@@ -185,7 +186,7 @@ def test_an_endless_request_ends_with_its_recycled_worker(kind: Kind, start: Sta
 def test_a_uwsgi_worker_whose_threads_all_wait_is_replaced(
     kind: Kind, start: Start, project: Project
 ) -> None:
-    """A worker of uWSGI is replaced when each of its threads waits."""
+    """A uWSGI worker is replaced when all of its threads wait."""
     project.provoke("kills")
     project.replace("uwsgi.ini", "harakiri = 60", "harakiri = 2")
     server = start(kind)
@@ -197,12 +198,12 @@ def test_a_uwsgi_worker_whose_threads_all_wait_is_replaced(
     assert all(isinstance(request.exception(), ConnectionError) for request in waiting)
     assert server.get("/livez").status == 200
     assert "HARAKIRI ON WORKER" in server.log
-    # What uWSGI says about these requests holds their addresses, and longer lines would mix in a pipe.
+    # uWSGI's log lines about these requests include their paths, and longer lines would interleave in a pipe.
     assert max(len(line.encode()) for line in server.log.splitlines()) < 4096
 
 
 def assert_only_these_were_lost(ports: set[int], ledger: Ledger, server: Server) -> None:
-    """Check the table against the ledger: only clients at these ports may have gone without a 201."""
+    """Check the table against the ledger: only clients at these ports may lack a 201."""
     url = make_url(server.environment["DATABASE_URL"])
     with create_engine(url, poolclass=NullPool).connect() as connection:
         stored = Counter(connection.scalars(text("SELECT text FROM foundation_samples")))
@@ -216,7 +217,7 @@ def assert_only_these_were_lost(ports: set[int], ledger: Ledger, server: Server)
 
 
 def idle_transactions(url: URL) -> int:
-    """Count the idle transactions."""
+    """Return the number of idle transactions."""
     with create_engine(url, poolclass=NullPool).connect() as connection:
         idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = :name AND state LIKE 'idle in %'"
         count: int = connection.scalar(text(idle), {"name": url.database}) or 0
@@ -224,12 +225,12 @@ def idle_transactions(url: URL) -> int:
 
 
 def workers(project: Project, folder: str = "workers") -> set[int]:
-    """Return the processes that have answered, or those in another folder, such as the hanging ones."""
+    """Return the processes that have responded, or those recorded in another folder, such as hanging ones."""
     return {int(file.name) for file in (project.folder / folder).glob("*")}
 
 
 def stop_at_work(process: int, server: Server) -> set[int]:
-    """Stop a process; return the ports of the clients it has, or let it go on if it has none."""
+    """Suspend a process; return the ports of its clients, or resume it if it has none."""
     os.kill(process, signal.SIGSTOP)
     wait_until(lambda: set(states(process)) == {"T"}, "each of its threads stands still")
     clients = clients_of(process, server)
@@ -239,7 +240,7 @@ def stop_at_work(process: int, server: Server) -> set[int]:
 
 
 def is_gone(process: int, clients: set[int], server: Server) -> bool:
-    """Return whether a process is gone, and collect the ports of the clients it has until then."""
+    """Return whether a process has exited, and collect the ports of its clients until then."""
     clients |= clients_of(process, server)
     return not Path(f"/proc/{process}").exists()
 
@@ -251,16 +252,16 @@ def states(process: int) -> Iterator[str]:
 
 
 def clients_of(process: int, server: Server) -> set[int]:
-    """Return the ports of the clients whose connections a process holds."""
+    """Return the ports of a process's clients."""
     sockets = set()
-    with suppress(OSError):  # It has ended.
+    with suppress(OSError):  # It has exited.
         for file in Path(f"/proc/{process}/fd").iterdir():
             with suppress(FileNotFoundError):
                 sockets.add(str(file.readlink()))
-    own = f":{server.port:04X} "  # The table has thousands of lines, of connections that have ended.
+    own = f":{server.port:04X} "  # The table has thousands of lines of closed connections.
     connections = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines() if own in line]
     return {
         int(remote.rpartition(":")[2], 16)
         for _, local, remote, *_, inode in (fields[:10] for fields in connections)
         if int(local.rpartition(":")[2], 16) == server.port and f"socket:[{inode}]" in sockets
-    } - {0}  # The socket that listens.
+    } - {0}  # The listening socket.

@@ -1,6 +1,7 @@
 """A server starts, answers, reloads without losing a request, and stops with 0.
 
-`make check` runs these few tests on every server; the other modules prove each failure absent at length.
+`make check` runs these few tests on every server; the other modules prove the absence of each failure in
+detail.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.every_server
 
 
 def test_a_server_starts_answers_and_stops(kind: Kind, start: Start, project: Project) -> None:
-    """A server starts, stores a sample, answers the request in flight at its stop, and exits with 0."""
+    """A server starts, stores a sample, answers the request in flight at shutdown, and exits with 0."""
     project.provoke("slow_view")
     server = start(kind)
     assert server.post("/samples", {"text": "kept"}).status == 201

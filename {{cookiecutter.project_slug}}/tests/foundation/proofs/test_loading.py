@@ -1,6 +1,6 @@
 """A model is loaded after the fork, once in each worker, before the worker is ready.
 
-A model that was used before the fork hangs in the worker: its threads exist in the parent alone.
+A model that was used before the fork hangs in the worker: its threads exist only in the parent.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def folder(project: Project) -> Path:
 
 
 def begun(folder: Path) -> list[str]:
-    """Return the processes that have begun to load the model."""
+    """Return the processes that have started to load the model."""
     file = folder / "begun"
     return file.read_text().split() if file.exists() else []
 
 
 def test_every_worker_loads_the_model_before_it_is_ready(kind: Kind, start: Start, folder: Path) -> None:
-    """Each worker loads the model by itself and once, is alive during the load, and is ready after it."""
+    """Each worker loads its own model once, is alive during the load, and ready after it."""
     workers = WORKERS if kind in WITH_WORKERS else 1
     server = start(kind, WEB_CONCURRENCY=str(workers))
     wait_until(lambda: len(begun(folder)) == workers, "every worker loads the model")

@@ -1,7 +1,7 @@
 """Every line of the log is one JSON object, whatever wrote it and whatever a client sends.
 
-A line that a client can break is a line that a client can forge: neither gunicorn's access log format
-nor uWSGI's escapes input from clients.
+A client that can break a line can forge one: neither gunicorn's nor uWSGI's access log format escapes client
+input.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import pytest
 from ..servers import KINDS, UWSGI, Kind, Project, Server, wait_until
 from .conftest import Start
 
-# Malformed requests, which gevent's pywsgi and uWSGI report in their own lines.
+# Malformed requests, which gevent's pywsgi and uWSGI log themselves.
 MALFORMED = (b"\x00{\x1b[31m\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n")
-FIRST = ("[uWSGI] getting", "[log-encoder]", "running ")  # uWSGI's lines before it has its encoder.
+FIRST = ("[uWSGI] getting", "[log-encoder]", "running ")  # uWSGI's lines before its encoder is configured.
 HOSTILE = b'"\\}{\x1b[31m\xe2\x80\xa8\', "level": "error'
 
 
@@ -30,14 +30,14 @@ def lines(server: Server) -> list[dict[str, Any]]:
     found = server.log.splitlines()
     if server.kind is UWSGI:
         found = [line for line in found if not line.startswith(FIRST)]
-    assert max(len(line.encode()) for line in found) < 4096  # A longer line would mix with others in a pipe.
+    assert max(len(line.encode()) for line in found) < 4096  # Longer lines interleave in a pipe.
     parsed = [json.loads(line) for line in found]
     assert all({"time", "level", "logger", "message"} <= line.keys() for line in parsed)
     return parsed
 
 
 def test_the_log_is_json_from_the_first_line_to_the_last(kind: Kind, start: Start, project: Project) -> None:
-    """The log is JSON from the first line to the last, whatever a client sends or a view raises."""
+    """Every log line is JSON, whatever a client sends or a view raises."""
     project.provoke("raising_views")
     server = start(kind)
     with server.connection() as connection:
@@ -86,7 +86,7 @@ def test_the_log_is_text_in_development(kind: Kind, start: Start, project: Proje
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.name != "gunicorn-sync"], ids=str)
 def test_no_request_logs_the_fields_of_another_one(kind: Kind, start: Start, project: Project) -> None:
-    """Two requests in flight each have only the fields that they have bound, and the next one has none."""
+    """Two requests in flight each have only their own bound fields, and the next request has none."""
     project.provoke("bound_fields")
     server = start(kind)
     with ThreadPoolExecutor(2) as pool:

@@ -1,7 +1,7 @@
-"""Metrics are those of all processes together, and no client of the service sees them.
+"""Metrics cover all processes together, and no client of the service sees them.
 
-Each process counts separately. Without a common count, each worker returns its own numbers, and they are lost
-when it ends.
+Each process counts separately. Without aggregation each worker returns its own numbers, which are lost when
+it exits.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ ANSWERED = 'http_request_duration_seconds_count{method="GET",route="/samples",st
 def test_a_client_of_a_socket_file_gets_no_metrics(
     kind: Kind, launch: Start, project: Project, database_url: str
 ) -> None:
-    """A client of a socket file gets no metrics, even if its Host has the port of the metrics."""
+    """A client of a unix socket gets no metrics, even if its Host names the metrics port."""
     port, path = free_port(), project.folder / "web.sock"
     settings = {"DATABASE_URL": database_url, "SECRET_KEY": SECRET, "METRICS_BIND": f"127.0.0.1:{port}"}
 
@@ -80,7 +80,7 @@ def test_a_client_of_a_socket_file_gets_no_metrics(
 def test_a_proxy_that_names_the_port_of_the_metrics_gets_none(
     kind: Kind, launch: Start, database_url: str
 ) -> None:
-    """A request by uwsgi_pass gets no metrics, even if the proxy sends the port of the metrics."""
+    """A request through uwsgi_pass gets no metrics, even if the proxy sends the metrics port."""
     port = free_port()
     settings = {"DATABASE_URL": database_url, "SECRET_KEY": SECRET, "METRICS_BIND": f"127.0.0.1:{port}"}
     server = launch(kind, WEB_PROTOCOL="uwsgi", **settings)
@@ -99,7 +99,7 @@ def test_a_proxy_that_names_the_port_of_the_metrics_gets_none(
 
 
 def status_of(family: int, address: object, request: bytes) -> bytes:
-    """Return the status of the answer to raw bytes on a new connection."""
+    """Send raw bytes on a new connection, and return the status of the response."""
     with socket.socket(family) as connection:
         connection.settimeout(PATIENCE)
         connection.connect(address)  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ def status_of(family: int, address: object, request: bytes) -> bytes:
 def test_a_request_counts_once_and_only_its_port_serves_metrics(
     kind: Kind, start: Start, project: Project
 ) -> None:
-    """All workers count together, and neither port serves what belongs to the other."""
+    """All workers count together, and neither port serves the other's paths."""
     project.provoke("counted")
     port = free_port()
     server = start(kind, METRICS_BIND=f"127.0.0.1:{port}", UNCOMMITTED_WORK="log", WEB_CONCURRENCY="2")
@@ -142,7 +142,7 @@ def test_a_request_counts_once_and_only_its_port_serves_metrics(
 def test_a_metric_of_a_feature_is_served_and_kept(
     kind: Kind, settings: dict[str, str], start: Start, project: Project
 ) -> None:
-    """A metric of a feature counts in the same files as the service's, which later workers reuse."""
+    """A feature's metrics use the same files as the service's, which later workers reuse."""
     project.provoke("counted")
     project.append(f"{PACKAGE}/samples.py", "\nfrom .provocations import counted  # noqa\n")
     project.recycle(kind, 2) if kind in WITH_WORKERS else None
@@ -159,7 +159,7 @@ def test_a_metric_of_a_feature_is_served_and_kept(
 
 @pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 def test_a_killed_worker_leaves_its_counts(kind: Kind, start: Start, project: Project) -> None:
-    """The counts of a killed worker stay, and the next worker's pool replaces its pool."""
+    """The counts of a killed worker are kept, and its pool gauges are replaced by the next worker's."""
     project.provoke("versioned")
     port = free_port()
     server = start(kind, METRICS_BIND=f"127.0.0.1:{port}")
@@ -178,7 +178,7 @@ def test_a_killed_worker_leaves_its_counts(kind: Kind, start: Start, project: Pr
 
 @pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 def test_a_killed_worker_takes_its_gauges_with_it(kind: Kind, start: Start, project: Project) -> None:
-    """After a kill no scrape counts requests or connections of the worker, even before its replacement."""
+    """After a kill no scrape counts the worker's requests or connections, even before its replacement."""
     project.provoke("held")
     port = free_port()
     server = start(kind, METRICS_BIND=f"127.0.0.1:{port}", WEB_CONCURRENCY="2")
@@ -201,7 +201,7 @@ def test_a_killed_worker_takes_its_gauges_with_it(kind: Kind, start: Start, proj
 
 
 def kill(server: Server, worker: int) -> None:
-    """Kill a worker whose master is stopped, and wait until its last thread has closed its files (Linux)."""
+    """Kill a worker whose master is suspended, and wait until its last thread has closed its files."""
     os.kill(worker, signal.SIGKILL)
     threads = Path("/proc", str(worker), "task")
     wait_until(lambda: worker not in server.processes() and len(list(threads.iterdir())) == 1, "it has ended")
@@ -211,7 +211,7 @@ def kill(server: Server, worker: int) -> None:
 def test_the_folder_is_removed_and_no_other_one_is(
     kind: Kind, start: Start, project: Project, tmp_path: Path
 ) -> None:
-    """A server locks the folder it has made, removes it at its end, and leaves the operator's alone."""
+    """A server locks the folder that it creates, removes it at exit, and keeps an operator's folder."""
     own = tmp_path / "own"
     own.mkdir()
     (own / "not ours").touch()
@@ -220,7 +220,7 @@ def test_the_folder_is_removed_and_no_other_one_is(
     server.get("/samples")
     wait_until(lambda: list(project.folder.glob("metrics-*/*")), "the request is counted")
     (folder,) = project.folder.glob("metrics-*")
-    with pytest.raises(BlockingIOError):  # Then systemd-tmpfiles leaves it alone.
+    with pytest.raises(BlockingIOError):  # So that systemd-tmpfiles does not remove it.
         fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     server.signal(signal.SIGTERM)

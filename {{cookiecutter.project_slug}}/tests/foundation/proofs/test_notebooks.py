@@ -1,6 +1,6 @@
-"""The notebooks of the template run from the first cell to the last, in a new kernel and on a real database.
+"""The template's notebooks run from the first cell to the last, in a new kernel and on a real database.
 
-Their cells assert what they show. `make notebook` and `make prove` install the kernel.
+Their cells assert their results. `make notebook` and `make prove` install the kernel.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def tables(url: str) -> set[str]:
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_in_a_new_kernel(name: str, own_databases: Databases, tmp_path: Path) -> None:
-    """Every cell succeeds, needs nothing from an earlier run, and leaves no table behind."""
+    """Every cell succeeds, depends on no earlier run, and leaves no table behind."""
     url = own_databases.migrated()
     before = tables(url)
     places = dict.fromkeys(("HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"), str(tmp_path))
@@ -50,7 +50,7 @@ def test_a_notebook_runs_in_a_new_kernel(name: str, own_databases: Databases, tm
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_has_no_output(name: str) -> None:
-    """A notebook is stored without results, which may be data of clients."""
+    """A notebook is stored without outputs, which may contain client data."""
     cells = json.loads((FOLDER / f"{name}.ipynb").read_text("utf-8"))["cells"]
 
     run_before = [cell["id"] for cell in cells if cell.get("outputs") or cell.get("execution_count")]

@@ -1,7 +1,7 @@
 """A request that has waited too long is refused unprocessed, and probes and later requests are answered.
 
-Without a limit the queue of an overloaded service grows until each request has waited longer than its client
-does: the service works at its capacity, for clients that have left. Probes wait in the same queue, so that
+Without a limit the queue of an overloaded service grows until each request waits longer than its client: the
+service works at full capacity, but for clients that have left. Probes wait in the same queue, so that
 Kubernetes ends pods that are only busy.
 """
 
@@ -52,7 +52,7 @@ each_kind = pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is n
 
 
 class Waiting:
-    """A request that has been sent, and whose response has not been read."""
+    """A request that has been sent, but whose response has not been read."""
 
     def __init__(self, server: Server, method: str, path: str, body: bytes | None = None) -> None:
         self.connection = HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
@@ -67,7 +67,7 @@ class Waiting:
 
 @contextmanager
 def blocked(server: Server) -> Iterator[None]:
-    """Block the only thread of a server until what is sent in the block has waited for too long."""
+    """Block the only thread of a server until requests sent in the block have waited too long."""
     with (server.folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         first = wait_until(lambda: begin(server), "the thread is blocked")
@@ -143,7 +143,7 @@ def test_a_refused_client_that_still_sends_gets_its_answer(
 
 @pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
 def test_a_request_from_before_the_start_is_answered(kind: Kind, project: Project, tmp_path: Path) -> None:
-    """A request that waited while the service started or restarted is answered, whatever the limit."""
+    """A request that waited during a startup or restart is answered, whatever the limit."""
     settings = {"DATABASE_URL": f"sqlite:///{tmp_path}/none.db", "SECRET_KEY": SECRET, "QUEUE_LIMIT": "1"}
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
@@ -160,7 +160,7 @@ def test_a_request_from_before_the_start_is_answered(kind: Kind, project: Projec
 def test_behind_a_unix_socket_the_proxy_sets_the_time(
     kind: Kind, project: Project, database_url: str, tmp_path: Path
 ) -> None:
-    """At a unix socket X-Request-Start shows the waiting time; a nonsensical one refuses nothing."""
+    """At a unix socket X-Request-Start gives the waiting time; an invalid one refuses nothing."""
     settings = {"DATABASE_URL": database_url, "SECRET_KEY": SECRET, "QUEUE_LIMIT": "500"}
     path = str(tmp_path / "web.sock")
 
@@ -177,7 +177,7 @@ def test_behind_a_unix_socket_the_proxy_sets_the_time(
         listener.bind(path)
         listener.listen()
         with Server(project, activated(kind, listener), settings, listener):
-            # The process of the first request has to be older than the request seems to be.
+            # The process must be older than the first request claims to be.
             wait_until(lambda: status(1) == 503, "a request that has waited for a second is refused")
 
             assert status(1, "%.3f") == 503
@@ -188,7 +188,7 @@ def test_behind_a_unix_socket_the_proxy_sets_the_time(
 
 @each_kind
 def test_waiting_times_and_refusals_are_metrics(kind: Kind, start: Start, project: Project) -> None:
-    """The metrics have a histogram of waiting times, and a counter of refused requests."""
+    """The metrics include a histogram of waiting times and a counter of refused requests."""
     project.provoke("blocked")
     port = free_port()
     server = start(kind, **SETTINGS, METRICS_BIND=f"127.0.0.1:{port}")

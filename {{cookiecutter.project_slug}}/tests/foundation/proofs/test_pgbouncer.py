@@ -1,4 +1,4 @@
-"""Behind PgBouncer in transaction mode no request fails, and no lock stays behind."""
+"""Behind PgBouncer in transaction mode no request fails, and no lock remains."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.thorough,
     pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed"),
 ]
-# Few connections for many clients, so that statements of a client reach several backends.
+# Few connections for many clients, so that one client's statements reach several backends.
 CONFIGURATION = """
 [databases]
 * = host={host} port={port} user={user} password={password}
@@ -89,7 +89,7 @@ def migrate(project: Project, url: str, status: int = 0) -> str:
 
 
 def locks(postgresql: PostgreSQL) -> list[tuple[object, ...]]:
-    """Return the advisory locks that are held on the server."""
+    """Return the advisory locks held on the server."""
     with postgresql.engine.connect() as connection:
         found = connection.execute(text("SELECT pid, objid FROM pg_locks WHERE locktype = 'advisory'"))
         return [tuple(row) for row in found]
@@ -117,7 +117,7 @@ def test_no_request_fails_behind_a_pooler(start: Start, project: Project, pooled
 
 
 def test_migrations_leave_no_lock_behind(postgresql: PostgreSQL, project: Project, pooled: str) -> None:
-    """Migrations through the pooler end with 0, twice in a row, and no advisory lock is left."""
+    """Migrations through the pooler exit with 0, twice in a row, and no advisory lock remains."""
     migrate(project, pooled)
     migrate(project, pooled)
 
@@ -127,7 +127,7 @@ def test_migrations_leave_no_lock_behind(postgresql: PostgreSQL, project: Projec
 def test_the_role_sets_the_deadline(
     start: Start, postgresql: PostgreSQL, project: Project, pooled: str
 ) -> None:
-    """A deadline of the database or the role applies, and then nothing is logged about it."""
+    """A deadline set on the database or the role applies, and then no warning is logged."""
     database = make_url(pooled).database
     postgresql.run(f"ALTER DATABASE \"{database}\" SET statement_timeout = '2s'")
     migrate(project, pooled)

@@ -1,7 +1,7 @@
 """Forwarded headers are trusted from configured proxies and from no other peer.
 
-A server that trusts every peer lets a client choose its own address; one that trusts none has the proxy's
-address in every line of its log, and treats every request as plain HTTP.
+A server that trusts every peer lets clients forge their address; one that trusts none logs the proxy's
+address for every request, and treats every request as plain HTTP.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 from ..servers import Kind, Server, wait_until
 from .conftest import Start
 
-# The tests of foundation/edge check without a server which proxies are skipped.
+# The tests in foundation/edge check without a server which proxies are skipped.
 TRUSTED = [
     ("127.0.0.1, 10.0.0.0/8", "203.0.113.5"),
     pytest.param("127.0.0.1", "10.1.1.1", marks=pytest.mark.thorough),
@@ -25,7 +25,7 @@ FORWARDED = {"X-Forwarded-For": "192.0.2.7, 203.0.113.5, 10.1.1.1", "X-Forwarded
 
 
 def remote(server: Server) -> str:
-    """Return the client's address in the log's line of the only request."""
+    """Return the client's address from the access line of the only request."""
     wait_until(lambda: "GET /samples 200" in server.log, "the request has its line")
     (line,) = (line for line in server.log.splitlines() if "GET /samples 200" in line)
     found: str = json.loads(line)["remote"]
@@ -36,7 +36,7 @@ def remote(server: Server) -> str:
 def test_trusted_proxies_name_the_client_and_its_scheme(
     kind: Kind, start: Start, proxies: str, client: str
 ) -> None:
-    """The nearest trusted proxies name the client's address and its scheme."""
+    """The nearest trusted proxies set the client's address and scheme."""
     server = start(kind, FORWARDED_ALLOW_IPS=proxies)
 
     answer = server.send("GET", "/samples", headers=FORWARDED)
@@ -67,7 +67,7 @@ def test_forwarded_headers_of_an_untrusted_peer_are_ignored(kind: Kind, start: S
 def test_links_have_the_prefix_of_the_service(
     kind: Kind, start: Start, setting: str, path: str, headers: dict[str, str]
 ) -> None:
-    """Links have the prefix, whether the proxy removes it from the path or not; probes answer without it."""
+    """Links have the prefix, whether or not the proxy strips it from the path; probes work without it."""
     server = start(kind, URL_PREFIX=setting)
 
     made = server.send("POST", path, NEW, JSON | headers)
@@ -79,7 +79,7 @@ def test_links_have_the_prefix_of_the_service(
 
 
 def test_no_prefix_of_an_untrusted_peer_is_taken(kind: Kind, start: Start) -> None:
-    """A client cannot lead links to another path."""
+    """A client cannot inject a prefix into links."""
     server = start(kind, FORWARDED_ALLOW_IPS="10.0.0.0/8")
 
     made = server.send("POST", "/samples", NEW, JSON | {"X-Forwarded-Prefix": "/evil"})

@@ -1,7 +1,7 @@
 """A reload, a recycled worker and a restart lose no request, and broken code is not put into service.
 
-A reload to broken code ends gunicorn and uWSGI where they were serving well; after a preload,
-gunicorn's SIGHUP loads no new code at all.
+By default a reload to broken code stops a working gunicorn or uWSGI; with preload, gunicorn's SIGHUP loads no
+new code at all.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from ..servers import (
 from .conftest import Start
 
 VERSIONED = f"{PACKAGE}/provocations/versioned.py"
-OLD, NEW = "the old code", "the new code, which is longer"  # Python detects the change by the length, too.
+OLD, NEW = "the old code", "the new code, which is longer"  # Python also detects the change by the length.
 NO_PRELOAD = {"WEB_PRELOAD": "false"}
 GUNICORN_ROLLS = [
     pytest.param(kind, settings, id=f"{kind}{suffix}")
@@ -63,7 +63,7 @@ SIGNALS = [
 
 
 class Clients:
-    """Eight clients that request the version without end, every other one on a kept connection."""
+    """Eight clients that request the version continuously, every other one on a keep-alive connection."""
 
     def __init__(self, server: Server) -> None:
         self.port = server.port
@@ -74,16 +74,16 @@ class Clients:
         self.threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(8)]
 
     def ask(self, count: int) -> None:
-        """Wait until that many more requests were answered."""
+        """Wait until so many more requests are answered."""
         wanted = len(self.answers) + count
         wait_until(lambda: len(self.answers) >= wanted or self.failures, f"{count} answers")
 
     def meet(self, count: int) -> None:
-        """Wait until that many processes have answered."""
+        """Wait until so many processes have responded."""
         wait_until(lambda: len({answer["process"] for answer in self.answers}) >= count, f"{count} processes")
 
     def see(self, version: str) -> None:
-        """Wait until all answers have this version."""
+        """Wait until all responses have this version."""
         wait_until(lambda: set(self.latest.values()) == {version}, f"{version} answers")
 
     def _ask(self, number: int) -> None:
@@ -111,13 +111,13 @@ class Clients:
 
 @contextmanager
 def clients_of(server: Server) -> Iterator[Clients]:
-    """Let clients work, and check at the end that none of their requests failed."""
+    """Run clients, and check at the end that none of their requests failed."""
     clients = Clients(server)
     for thread in clients.threads:
         thread.start()
     try:
         clients.ask(50)
-        # A worker that still loads the service would load the code that the test changes.
+        # A worker that is still loading the service would load the changed code.
         clients.meet(2)
         yield clients
         clients.ask(scaled(150))
@@ -142,7 +142,7 @@ def test_a_reload_serves_the_new_code_and_fails_no_request(
         clients.see(NEW)
 
     assert done.stderr == ""
-    if kind in GUNICORN:  # Another process serves; the one that was replaced has ended well.
+    if kind in GUNICORN:  # Another process serves; the replaced one has exited cleanly.
         assert server.wait() == 0
     assert "Traceback" not in server.log
 
@@ -151,7 +151,7 @@ def test_a_reload_serves_the_new_code_and_fails_no_request(
 def test_a_reload_to_broken_code_is_refused_with_the_reason(
     kind: Kind, settings: dict[str, str], start: Start, project: Project
 ) -> None:
-    """A reload to broken code is refused with the reason, and the old code serves on."""
+    """A reload to broken code is refused with the reason, and the old code keeps serving."""
     project.provoke("versioned")
     server = start(kind, WEB_CONCURRENCY="2", **settings)
 
@@ -168,11 +168,12 @@ def test_a_reload_to_broken_code_is_refused_with_the_reason(
 def test_the_reload_command_signals_only_a_servers_first_process(
     kind: Kind, start: Start, project: Project
 ) -> None:
-    """The reload command signals only the first process of a server, and refuses any other."""
+    """The reload command signals only a server's master, and refuses any other process."""
     server = start(kind)
     wait_until(lambda: len(server.processes()) == 2, "the worker was forked")
     first, worker = server.processes()
-    # Other command lines name a server, too: `make serve`, or an editor with its configuration open.
+    # Other command lines also contain a server's name: `make serve`, or an editor with its configuration
+    # open.
     waiting = (sys.executable, "-c", "import signal; signal.pause()", *kind.command)
     with Program(*waiting, cwd=project.folder, log=project.folder / "log", environment={}) as other:
         for process, reason in (
@@ -193,7 +194,7 @@ def test_the_reload_command_signals_only_a_servers_first_process(
 def test_a_reload_after_a_switch_of_releases_is_true(
     kind: Kind, project: Project, tmp_path: Path, database_url: str
 ) -> None:
-    """A reload in the folder of a new release serves its code, or is refused for a server of the old one."""
+    """A reload in a new release's folder serves its code, or is refused for a server in the old folder."""
     project.provoke("versioned")
     current, new = tmp_path / "current", tmp_path / "new"
     shutil.copytree(project.folder, new, symlinks=True)
@@ -217,7 +218,7 @@ def test_a_reload_after_a_switch_of_releases_is_true(
 def test_a_reload_with_another_interpreter_is_refused(
     kind: Kind, start: Start, project: Project, tmp_path: Path
 ) -> None:
-    """The reload command refuses a server whose interpreter is not the one that checks the code."""
+    """The reload command refuses a server on an interpreter other than the one that checks the code."""
     server = start(kind)
     (project.folder / ".venv").unlink()
     (project.folder / ".venv" / "bin").mkdir(parents=True)
@@ -257,12 +258,12 @@ def test_a_process_that_its_supervisor_watches_is_not_replaced(kind: Kind, start
     assert server.log.count("Starting gunicorn") == 1
 
 
-# gunicorn's pywsgi worker counts no requests: it is never recycled.
+# gunicorn's pywsgi worker counts no requests, so it is never recycled.
 @pytest.mark.parametrize("kind", [kind for kind in WITH_WORKERS if "pywsgi" not in kind.name], ids=str)
 def test_workers_that_are_recycled_fail_no_request(kind: Kind, start: Start, project: Project) -> None:
-    """Workers that are recycled fail no request."""
+    """Recycled workers fail no request."""
     project.provoke("versioned")
-    # As often in each run: a worker that has just been replaced is not ready immediately.
+    # As often in each run: a worker that has just been started is not ready immediately.
     project.recycle(kind, scaled(100))
     server = start(kind, WEB_CONCURRENCY="2")
 
@@ -277,7 +278,7 @@ def test_workers_that_are_recycled_fail_no_request(kind: Kind, start: Start, pro
 def test_a_restart_with_an_open_socket_fails_no_request(
     kind: Kind, project: Project, database_url: str
 ) -> None:
-    """A restart at a socket that stays open fails no request and serves the new code."""
+    """A restart with an open socket fails no request and serves the new code."""
     project.provoke("versioned")
     settings = {"DATABASE_URL": database_url, "SECRET_KEY": SECRET, "WEB_CONCURRENCY": "2"}
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, ExitStack() as servers:

@@ -1,7 +1,7 @@
 """SQLite with several processes loses no update, and no client sees "database is locked".
 
 By default the driver begins a transaction too late: two requests read the same row, both write, and one
-update is lost without an error. If it begins in time, a transaction that reads before it writes is refused
+update is lost without an error. If it begins in time, a transaction that reads before it writes is rejected
 immediately. A write to a removed file is acknowledged and lost.
 """
 
@@ -38,7 +38,7 @@ def server(
 
 
 def test_concurrent_writers_all_succeed(server: Server) -> None:
-    """Clients that write at the same time all succeed, and each sample is stored once."""
+    """Concurrent writers all succeed, and each sample is stored once."""
     texts = [f"one of many: {number}" for number in range(CLIENTS * scaled(10))]
 
     with ThreadPoolExecutor(CLIENTS) as clients:
@@ -63,7 +63,7 @@ def test_every_change_that_was_acknowledged_counts_once(server: Server) -> None:
 
 
 def add_one(server: Server, path: str) -> None:
-    """Increment the number in a sample, and retry whenever another client was faster."""
+    """Increment the number in a sample, and retry if another client was faster."""
     while True:
         sample = server.get(path)
         answer = server.patch(path, {"text": str(int(sample.json["text"]) + 1)}, sample.headers["ETag"])
@@ -78,7 +78,8 @@ def test_a_lock_of_another_process_costs_only_writers_a_503(server: Server) -> N
 
     with ThreadPoolExecutor() as clients, closing(sqlite3.connect(file_of(server))) as another:
         another.execute("BEGIN EXCLUSIVE")
-        # It is refused when SQLite has waited for as long as the engine allows; the lock stays until then.
+        # The write is refused after SQLite has waited as long as the engine allows; the lock is held until
+        # then.
         refused = clients.submit(server.post, "/samples", {"text": "refused"})
         reads = [server.get(path).status for path in ("/samples", "/readyz", "/livez")]
         assert_to_be_tried_again(refused.result(), server)
@@ -95,16 +96,16 @@ def test_a_lock_of_another_process_costs_only_writers_a_503(server: Server) -> N
 def test_a_full_disk_costs_writers_a_503_and_no_stored_data(
     kind: Kind, launch: Start, sqlite: SQLite
 ) -> None:
-    """A full disk costs only writers a 503, and damages no stored data."""
-    # One whose files are short: what is written must need room.
+    """On a full disk only writers get a 503, and no stored data is damaged."""
+    # A database with short files, so that writes need space.
     server = launch(kind, DATABASE_URL=sqlite.sampled(), SECRET_KEY=SECRET)
     server.wait_until_ready()
     texts = [str(number).ljust(9000) for number in range(40)]
-    # A worker that is just being forked would escape.
+    # A worker that is being forked would escape the limit.
     count = 1 if kind in {PYWSGI, FLASK} else 2
     wait_until(lambda: len(server.processes()) == count, "every worker is there")
 
-    # As on a full disk, the kernel refuses to make any file longer than this.
+    # As on a full disk, the kernel refuses to extend any file beyond this.
     limit_files(server, 256 * 1024)
     answers = [server.post("/samples", {"text": text}) for text in texts]
     reads = [server.get(path).status for path in ("/samples", "/readyz", "/livez")]
@@ -122,14 +123,14 @@ def test_a_full_disk_costs_writers_a_503_and_no_stored_data(
 
 
 def limit_files(server: Server, size: int) -> None:
-    """Let no process of the server make a file longer than so many bytes."""
+    """Prevent every process of the server from extending a file beyond so many bytes."""
     for process in server.processes():
         _, hard = resource.prlimit(process, resource.RLIMIT_FSIZE)
         resource.prlimit(process, resource.RLIMIT_FSIZE, (size, hard))
 
 
 def test_nothing_is_written_to_a_file_that_was_removed(server: Server) -> None:
-    """A write to a removed file gets a 503 and not a 201, and the service uses the restored file."""
+    """A write to a removed file gets a 503 instead of a 201, and the service uses the restored file."""
     for _ in range(CLIENTS):
         assert server.post("/samples", {"text": "kept"}).status == 201
     file, backup = file_of(server), file_of(server).with_suffix(".backup")
@@ -157,13 +158,13 @@ def file_of(server: Server) -> Path:
 
 
 def ask(server: Server, statement: str) -> list[Any]:
-    """Return the first column of the rows that another process finds."""
+    """Return the first column of the rows that another process reads."""
     with closing(sqlite3.connect(file_of(server))) as connection:
         return [row[0] for row in connection.execute(statement)]
 
 
 def assert_to_be_tried_again(answer: Answer, server: Server) -> None:
-    """Check for a 503 that names the time of a retry, but not the cause."""
+    """Check for a 503 with Retry-After that does not reveal the cause."""
     assert answer.status == 503, (answer, server.log)
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.headers["Retry-After"]

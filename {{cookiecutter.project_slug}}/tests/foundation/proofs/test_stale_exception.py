@@ -1,4 +1,4 @@
-"""An exception that the server has handled reaches no teardown and costs no commit.
+"""An exception that the server has handled reaches no teardown function and costs no commit.
 
 Python 2 kept the last exception of a thread, so an EAGAIN of the server looked like a failure of
 the request, and an extension that commits in teardowns rolled back. Python 3 does not, but code that reads
@@ -15,7 +15,7 @@ PROVOCATION = "stale_exception"
 
 
 def test_a_stale_exception_costs_no_acknowledged_sample(server: Server) -> None:
-    """Every acknowledged sample is stored while the server handles an error, which no teardown sees."""
+    """Every acknowledged sample is stored while the server handles an error, hidden from teardowns."""
     count = scaled(100)
 
     with ThreadPoolExecutor(4) as pool:

@@ -1,4 +1,4 @@
-"""A server that is stopped answers the requests in flight and exits with 0.
+"""A stopped server answers the requests in flight and exits with 0.
 
 By default uWSGI restarts on SIGTERM, and with die-on-term it drops the requests in flight.
 """
@@ -23,14 +23,14 @@ os.register_at_fork(
     after_in_parent=lambda: next(forks) == 0 and os.kill(os.getpid(), signal.SIGTERM)
 )
 """
-# gunicorn's thread worker keeps its connections for a moment, and the others keep none.
+# gunicorn's thread worker keeps its connections open for a moment; the others close them.
 KEEPING = [kind for kind in KINDS if kind.needs == "gevent" or "gevent" in kind.name]
 
 
 def test_sigterm_answers_the_request_in_flight_and_ends_with_0(
     kind: Kind, start: Start, project: Project
 ) -> None:
-    """On SIGTERM a server answers the request in flight, exits with 0 and listens no more."""
+    """On SIGTERM a server stops listening, answers the request in flight and exits with 0."""
     project.provoke("slow_view")
     server = start(kind, WEB_CONCURRENCY="2")
 
@@ -48,7 +48,7 @@ def test_sigterm_answers_the_request_in_flight_and_ends_with_0(
 def test_sigterm_during_the_startup_ends_the_server(
     kind: Kind, launch: Start, project: Project, database_url: str
 ) -> None:
-    """SIGTERM while the service is loaded ends every process immediately: no request is in flight."""
+    """SIGTERM during the load of the service stops every process immediately: no request is in flight."""
     project.append(f"{PACKAGE}/wsgi.py", LOADING)
     server = launch(kind, DATABASE_URL=database_url, SECRET_KEY=SECRET)
     wait_until((project.folder / "loading").exists, "the service is loaded")
@@ -63,7 +63,7 @@ def test_sigterm_during_the_startup_ends_the_server(
 def test_sigterm_while_the_workers_are_forked_ends_all(
     kind: Kind, launch: Start, project: Project, database_url: str
 ) -> None:
-    """SIGTERM after the first fork of uWSGI's master ends it, and leaves no worker."""
+    """SIGTERM after the first fork of uWSGI's master stops it, and leaves no worker."""
     project.append(f"{PACKAGE}/foundation/serving/uwsgi.py", FORKED)
 
     server = launch(kind, DATABASE_URL=database_url, SECRET_KEY=SECRET, WEB_CONCURRENCY="4")
@@ -74,7 +74,7 @@ def test_sigterm_while_the_workers_are_forked_ends_all(
 
 @pytest.mark.parametrize("kind", KEEPING, ids=str)
 def test_a_stop_answers_and_closes_a_kept_connection(kind: Kind, start: Start, project: Project) -> None:
-    """During a stop a request on a kept connection is answered, and the connection is closed."""
+    """During a stop a request on a keep-alive connection is answered, and the connection is closed."""
     project.provoke("slow_view")
     server = start(kind)
     kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
@@ -97,7 +97,7 @@ def test_a_stop_answers_and_closes_a_kept_connection(kind: Kind, start: Start, p
 
 
 def test_ctrl_c_ends_an_idle_server_with_0(kind: Kind, start: Start) -> None:
-    """Ctrl-C ends an idle server with exit code 0 and without a traceback."""
+    """On Ctrl-C an idle server exits with 0 and without a traceback."""
     server = start(kind, WEB_CONCURRENCY="2")
 
     server.signal(signal.SIGINT)
@@ -113,7 +113,7 @@ AGAIN = "\nimport atexit, os, signal\natexit.register(lambda: os.kill(os.getpid(
 def test_a_signal_that_comes_while_a_worker_ends_is_ignored(
     kind: Kind, start: Start, project: Project
 ) -> None:
-    """A signal that comes while a worker ends causes no traceback."""
+    """A signal during a worker's exit causes no traceback."""
     project.append(f"{PACKAGE}/wsgi.py", AGAIN)
     server = start(kind)
 
@@ -143,7 +143,7 @@ concurrent.futures.ThreadPoolExecutor.submit = interrupted
 
 @pytest.mark.parametrize("kind", GUNICORN[:1], ids=str)
 def test_ctrl_c_while_a_worker_takes_a_connection_ends_it(kind: Kind, start: Start, project: Project) -> None:
-    """Ctrl-C while a worker accepts a connection ends it without a kill and without a traceback."""
+    """Ctrl-C while a worker accepts a connection stops it without a kill and without a traceback."""
     project.append(f"{PACKAGE}/wsgi.py", TAKE)
     server = start(kind)
 
@@ -156,13 +156,13 @@ def test_ctrl_c_while_a_worker_takes_a_connection_ends_it(kind: Kind, start: Sta
     assert "Traceback" not in server.log
 
 
-# The hooks of gunicorn.conf.py block these three together.
+# The hooks in gunicorn.conf.py block all three.
 SIGNALS = [
     pytest.param(signal.SIGTERM, id="SIGTERM"),
     pytest.param(signal.SIGQUIT, id="SIGQUIT", marks=pytest.mark.thorough),
     pytest.param(signal.SIGINT, id="SIGINT", marks=pytest.mark.thorough),
 ]
-# The first worker gets a signal to end between its fork and its first line of the log.
+# The first worker gets a stop signal between its fork and its first log line.
 SIGNALLED = """
 class logger_class(_foundation.Logger):
     def info(self, message, *args, **more):
@@ -179,7 +179,7 @@ class logger_class(_foundation.Logger):
 def test_a_worker_that_is_signalled_as_it_is_forked_ends(
     kind: Kind, number: signal.Signals, start: Start, project: Project
 ) -> None:
-    """A worker that gets a signal to end just after its fork ends, and its server stops with 0."""
+    """A worker that gets a stop signal directly after its fork exits, and its server exits with 0."""
     project.append("gunicorn.conf.py", "import contextlib, pathlib" + SIGNALLED.format(number=int(number)))
     server = start(kind, WEB_CONCURRENCY="2")
 

@@ -1,8 +1,8 @@
-"""A stream that does not store its commit is broken off and logged.
+"""A stream whose commit is not stored is aborted and logged.
 
-Since Flask 3.1.2 the request's session ends before a stream begins: a row that the view has flushed
-and the stream commits is lost, and the client gets a complete response with a 200. Under uWSGI a stream
-that fails in the middle looks complete, too.
+Since Flask 3.1.2 the request's session is closed before a stream begins: a row that the view flushes and the
+stream commits is lost, and the client gets a complete response with a 200. On uWSGI a stream that fails in
+the middle looks complete, too.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ PROVOCATION = "stream_commits"
 
 @pytest.mark.parametrize("name", ["own-session", "commits"])
 def test_a_stream_that_commits_has_stored_what_it_wrote(server: Server, name: str) -> None:
-    """A stream that commits, in its own session or the request's, has stored its work."""
+    """A stream that commits, in its own session or the request's, stores its work."""
     assert server.send("POST", f"/streams/{name}").status == 200
 
     assert name in server.texts()
 
 
 def test_a_commit_of_the_views_work_breaks_the_stream_off(server: Server) -> None:
-    """A stream's commit of work that its view has lost breaks it off, is logged and stores nothing."""
+    """A stream that tries to commit its view's lost work is aborted and logged, and stores nothing."""
     assert_broken_off(server, "/streams/written-before")
 
     server.wait_for_log("POST /streams/written-before answers 200 and has not committed: INSERT INTO")
@@ -35,7 +35,7 @@ def test_a_commit_of_the_views_work_breaks_the_stream_off(server: Server) -> Non
 
 
 def test_a_stream_that_raises_is_broken_off_and_logged(server: Server) -> None:
-    """A stream that raises after it wrote is broken off and logged, and stores nothing."""
+    """A stream that raises after a write is aborted and logged, and stores nothing."""
     assert_broken_off(server, "/streams/raises")
 
     server.wait_for_log("POST /streams/raises is broken off: LookupError('in the middle of a stream')")
@@ -43,7 +43,7 @@ def test_a_stream_that_raises_is_broken_off_and_logged(server: Server) -> None:
 
 
 def test_a_commit_that_a_stream_forgot_is_logged(server: Server) -> None:
-    """A commit that a stream forgot is logged, and nothing is stored."""
+    """A stream's forgotten commit is logged, and nothing is stored."""
     assert server.send("POST", "/streams/forgets").status == 200
 
     line = "POST /streams/forgets answers 200 and has not committed: INSERT INTO"
@@ -52,7 +52,7 @@ def test_a_commit_that_a_stream_forgot_is_logged(server: Server) -> None:
 
 
 def test_a_client_that_leaves_a_stream_blocks_no_other_writer(server: Server) -> None:
-    """A client that disconnects from a writing stream blocks no other writer, and is no error in the log."""
+    """A client that disconnects from a writing stream blocks no other writer, and logs no error."""
     # More clients than threads and connections.
     for _ in range(scaled(15)):
         with server.connection() as connection:
@@ -67,7 +67,7 @@ def test_a_client_that_leaves_a_stream_blocks_no_other_writer(server: Server) ->
 def test_with_raise_a_forgotten_commit_breaks_a_stream_off(
     kind: Kind, start: Start, project: Project
 ) -> None:
-    """With UNCOMMITTED_WORK=raise a forgotten commit fails a request and breaks a stream off."""
+    """With UNCOMMITTED_WORK=raise a forgotten commit fails a request and aborts a stream."""
     project.provoke("stream_commits")
     server = start(kind, UNCOMMITTED_WORK="raise")
 
@@ -81,6 +81,6 @@ def test_with_raise_a_forgotten_commit_breaks_a_stream_off(
 
 
 def assert_broken_off(server: Server, path: str) -> None:
-    """Check that the client of a stream sees that its end is missing."""
+    """Check that the client of a stream can tell that it is truncated."""
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         server.send("POST", path)

@@ -1,7 +1,7 @@
 """A supervisor brings a failed service back, and does not retry an invalid setting.
 
-A server that runs on without workers, or exits with a misleading code, prevents its restart: the
-service is down, and nothing reports it.
+A server that keeps running without workers, or exits with a misleading code, is not restarted: the service is
+down, and nothing reports it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a server's proc
 
 BUG = "\nraise RuntimeError(3 * 7)\n"
 
-# The test of code that breaks later retries the others, too.
+# The test of code that breaks later also covers the restart of the others.
 BROKEN_AT_START = [
     kind if kind in (GUNICORN or KINDS) else pytest.param(kind, marks=pytest.mark.thorough) for kind in KINDS
 ]
-# Each new worker loads the code that is on disk, unless gunicorn preloads.
+# Each new worker loads the current code from disk, unless gunicorn preloads.
 LOADING_LATER = [
     *(pytest.param(kind, {}, id=str(kind)) for kind in KINDS if kind not in GUNICORN),
     *(pytest.param(kind, {"WEB_PRELOAD": "false"}, id=f"{kind}-no-preload") for kind in GUNICORN[:1]),
@@ -52,7 +52,7 @@ class Supervisor:
         self.statuses.append(status)
 
     def stop(self) -> None:
-        """End the supervisor, and the server that it started last."""
+        """Stop the supervisor, and the server that it started last."""
         self.stopping.set()
         while self.thread.is_alive():
             self.server.kill()
@@ -64,7 +64,7 @@ Supervise = Callable[..., Supervisor]
 
 @pytest.fixture
 def supervise(launch: Start, database_url: str) -> Iterator[Supervise]:
-    """Start servers on a migrated database, and start them again at the same port whenever they fail."""
+    """Start servers on a migrated database, and restart them on the same port when they fail."""
     started: list[Supervisor] = []
 
     def supervise(kind: Kind, **settings: str) -> Supervisor:
@@ -80,7 +80,7 @@ def supervise(launch: Start, database_url: str) -> Iterator[Supervise]:
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_killed_server_is_back_at_its_port_with_every_sample(kind: Kind, supervise: Supervise) -> None:
-    """A killed server is back at its port with every sample, and its old workers have exited."""
+    """A killed server is back on its port with every sample, and its old workers have exited."""
     supervisor = supervise(kind)
     killed = supervisor.server
     killed.wait_until_ready()
@@ -88,12 +88,12 @@ def test_a_killed_server_is_back_at_its_port_with_every_sample(kind: Kind, super
 
     killed.signal(signal.SIGKILL)
 
-    # Workers without a master must exit, or they would keep the port and serve on.
+    # Workers without a master must exit, or they would keep the port and keep serving.
     wait_until(lambda: not killed.processes(), "the workers have left")
     wait_until(lambda: supervisor.server.is_serving(), "the service is back")
     assert supervisor.server.texts() == ["kept"]
     assert supervisor.statuses[0] == -signal.SIGKILL
-    # Where workers leave slowly, the port was still taken a few times.
+    # While workers exit slowly, the port may still be in use.
     assert set(supervisor.statuses[1:]) <= {1}, supervisor.server.log
 
 
@@ -112,7 +112,7 @@ def test_a_bad_setting_is_not_tried_again(kind: Kind, supervise: Supervise) -> N
 def test_broken_code_is_retried_and_serves_when_it_is_repaired(
     kind: Kind, supervise: Supervise, project: Project
 ) -> None:
-    """A server with broken code exits with 1, is restarted, and serves when the code is repaired."""
+    """A server with broken code exits with 1, is restarted, and serves when the code is fixed."""
     project.append(f"{PACKAGE}/app.py", BUG)
     supervisor = supervise(kind)
     wait_until(lambda: len(supervisor.statuses) >= 2, "it has been restarted")
@@ -128,7 +128,7 @@ def test_broken_code_is_retried_and_serves_when_it_is_repaired(
 def test_code_that_breaks_later_ends_the_server_until_repaired(
     kind: Kind, settings: dict[str, str], supervise: Supervise, project: Project
 ) -> None:
-    """Code that breaks under a running server ends it, and the service returns when it is repaired."""
+    """If code breaks under a running server, it exits, and the service recovers when the code is fixed."""
     supervisor = supervise(kind, **settings)
     first = supervisor.server
     first.wait_until_ready()
@@ -136,7 +136,7 @@ def test_code_that_breaks_later_ends_the_server_until_repaired(
     project.append(f"{PACKAGE}/app.py", BUG)
     os.kill(first.processes()[-1], signal.SIGKILL)
 
-    # The server must end, instead of silently starting a worker again and again.
+    # The server must exit, instead of silently restarting workers.
     wait_until(lambda: len(supervisor.statuses) >= 2, "the server has ended, and been restarted")
     assert supervisor.statuses[0] in {1, 3, 22, -signal.SIGKILL}, first.log
     assert "RuntimeError: 21" in first.log
@@ -149,7 +149,7 @@ def test_code_that_breaks_later_ends_the_server_until_repaired(
 def test_preloaded_gunicorn_survives_code_that_breaks_later(
     kind: Kind, supervise: Supervise, project: Project
 ) -> None:
-    """gunicorn with preload replaces killed workers from loaded code when the code breaks later."""
+    """gunicorn with preload replaces killed workers with the loaded code, even if the code on disk breaks."""
     supervisor = supervise(kind, WEB_CONCURRENCY="2")
     server = supervisor.server
     wait_until(lambda: server.is_serving() and len(server.processes()) == 3, "two workers serve")

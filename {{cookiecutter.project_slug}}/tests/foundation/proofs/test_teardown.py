@@ -1,8 +1,7 @@
-"""A teardown that raises costs no response, no session and no later request.
+"""A teardown function that raises costs no response, no session and no later request.
 
-On Flask 3.1 it costs the client a 500 for work that was committed (under uWSGI a 200 without a
-body), and the pool a connection each time. A later request may find the leaked session,
-and then commits the rejected work.
+On Flask 3.1 it costs the client a 500 for committed work (on uWSGI a 200 without a body), and the pool a
+connection each time. A later request may find the leaked session, and then commits the rejected work.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ MEGABYTE = 1024 * 1024
 
 @pytest.mark.parametrize("way", [*REGISTERED, "dead_connection", "every"])
 def test_a_raising_teardown_costs_nothing(server: Server, way: str) -> None:
-    """A raising teardown is logged and costs no response, no commit and no connection."""
+    """A raising teardown function is logged and costs no response, no commit and no connection."""
     before = server.texts().count("kept")
 
     # The pool has six connections: a leak would show in the seventh request.
@@ -39,7 +38,7 @@ def test_a_raising_teardown_costs_nothing(server: Server, way: str) -> None:
 
 
 def test_no_row_that_was_refused_is_stored_by_a_later_request(server: Server) -> None:
-    """No later request stores a row of a request that was rejected."""
+    """No later request stores a row of a rejected request."""
     before = server.texts().count("good")
     count = scaled(30)
 
@@ -55,7 +54,7 @@ def test_no_row_that_was_refused_is_stored_by_a_later_request(server: Server) ->
 
 
 def test_raising_teardowns_leave_nothing_in_memory(server: Server) -> None:
-    """Raising teardowns leave no context, no session, no connection and no memory in use."""
+    """Raising teardown functions leak no context, no session, no connection and no memory."""
     for _ in range(scaled(25)):
         server.send("POST", "/leave/every")
     halfway = memory(server)
@@ -63,7 +62,7 @@ def test_raising_teardowns_leave_nothing_in_memory(server: Server) -> None:
         server.send("POST", "/leave/every")
 
     assert_nothing_is_left(server)
-    # A few requests show nothing about memory; of several hundred, each would have kept a few kilobytes.
+    # A few requests show nothing about memory; several hundred would each keep a few kilobytes.
     if scale() > 1:
         assert memory(server) - halfway < 4 * MEGABYTE
 
@@ -74,5 +73,5 @@ def assert_nothing_is_left(server: Server) -> None:
 
 
 def memory(server: Server) -> int:
-    """Return how many bytes the server's one process keeps in memory."""
+    """Return the resident memory of the server's only process, in bytes."""
     return int(server.get("/memory").body)

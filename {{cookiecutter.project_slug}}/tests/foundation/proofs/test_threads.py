@@ -1,7 +1,7 @@
 """A thread started before the fork blocks no request, and workers draw different random numbers.
 
-A fork copies no thread, so that the thread's work stops. But it copies the locks that the thread held, so
-that the next one to acquire them hangs; and it copies the state of random number generators.
+A fork does not copy threads, so their work stops. But it copies the locks that they hold, so the next thread
+to acquire one hangs, and it copies the state of random number generators.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def test_a_fork_leaves_no_lock_held_and_no_random_numbers_shared(
 ) -> None:
     """A thread from before the fork hangs no request, and workers draw different random numbers."""
     project.provoke("early_thread")
-    # Another thread could get the identity of the lock's owner, which the fork has freed, and its lock.
+    # Another thread could get the freed identity of the lock's owner, and with it the lock.
     server = start(kind, WEB_THREADS="1", WEB_CONCURRENCY="2")
 
     assert server.get("/log").status == 200

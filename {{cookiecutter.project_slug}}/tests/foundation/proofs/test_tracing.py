@@ -1,7 +1,7 @@
-"""Each request is traced, whichever process answers it, and its span ends with its answer.
+"""Each request is traced, whichever process serves it, and its span ends with its response.
 
-An exporter has a thread, which a fork leaves behind. Today's SDK starts another one, older ones did not.
-A span that a teardown ends has ended before a stream begins.
+An exporter has a thread, which does not survive a fork. Current SDKs start another one; older ones did not. A
+span that ends in a teardown function ends before a stream begins.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def attributes(span: Any) -> dict[str, Any]:
 
 
 def test_requests_and_their_statements_have_spans(kind: Kind, start: Start, collector: Collector) -> None:
-    """Each request has a span, whichever process serves it, and each of its statements a child of that."""
+    """Each request has a span, whichever process serves it, and each of its statements a child span."""
     server = start(kind, **settings(collector.port))
 
     ids = {server.get("/samples").headers["X-Request-ID"] for _ in range(40)}
@@ -76,7 +76,7 @@ def test_requests_and_their_statements_have_spans(kind: Kind, start: Start, coll
 
 
 def test_no_query_string_is_sent(kind: Kind, start: Start, collector: Collector) -> None:
-    """A query string may hold secrets, and nothing that is sent to the collector has it."""
+    """A query string may contain secrets, so it is never sent to the collector."""
     server = start(kind, **settings(collector.port))
 
     assert server.get("/nowhere?token=hush").status == 404
@@ -100,7 +100,7 @@ def test_a_trace_of_the_caller_is_continued(kind: Kind, start: Start, collector:
 def test_the_span_of_a_bug_has_its_error(
     kind: Kind, start: Start, project: Project, collector: Collector
 ) -> None:
-    """The span of a request that a view fails has the status ERROR and the exception."""
+    """The span of a failed request has the status ERROR and the exception."""
     project.provoke("raising_views")
     server = start(kind, **settings(collector.port))
 
@@ -115,7 +115,7 @@ def test_the_span_of_a_bug_has_its_error(
 def test_the_span_of_a_broken_stream_has_its_error(
     kind: Kind, start: Start, project: Project, collector: Collector
 ) -> None:
-    """A stream that raises is broken off for the client, and its span has the error."""
+    """A stream that raises is aborted for the client, and its span has the error."""
     project.provoke("raising_views")
     server = start(kind, **settings(collector.port))
 
@@ -145,7 +145,7 @@ def test_the_span_of_a_stream_ends_after_its_statements(
 
 
 def test_waiting_spans_are_sent_at_shutdown(kind: Kind, start: Start, collector: Collector) -> None:
-    """A server that is stopped sends the spans that wait for the next batch."""
+    """A stopping server sends its pending spans."""
     server = start(kind, **settings(collector.port, delay=600_000))
     server.get("/samples")
 
