@@ -1,1 +1,1 @@
-"""The tests of the service, and in foundation/ those of the code that the template owns."""
+"""The tests of the service; foundation/ has those of the template's code."""

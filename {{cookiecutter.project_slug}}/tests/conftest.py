@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def make_settings(url: str, **changes: Any) -> Settings:
     """Return the settings of the service for a test, with changes."""
-    # Imported here, as below: the tests of the foundation run without your code.
+    # Imported lazily, as below: the foundation's tests run without your code.
     from {{cookiecutter.package_name}}.settings import Settings
 
     return Settings(**required_settings(url) | changes)
@@ -40,7 +40,7 @@ def make_settings(url: str, **changes: Any) -> Settings:
 
 @pytest.fixture(scope="session")
 def app(own_databases: Databases) -> Iterator[Flask]:
-    """The service, on a database to which no test commits: `client` and `session` roll back."""
+    """The service, on a database that no test changes: `client` and `session` roll back."""
     from {{cookiecutter.package_name}}.app import create_app
 
     app = create_app(make_settings(own_databases.migrated()))

@@ -11,7 +11,7 @@ from .foundation.databases import PROJECT
 
 
 def test_the_example_names_every_setting_of_the_service() -> None:
-    """The file .env.example names each setting that the service adds to the foundation, and no other."""
+    """The file .env.example lists exactly the settings that the service adds to the foundation."""
     text = (PROJECT / ".env.example").read_text()
     foundation, all_settings = (
         {name.upper() for name in kind.model_fields} for kind in (ServiceSettings, Settings)

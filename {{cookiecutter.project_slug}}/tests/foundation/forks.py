@@ -1,4 +1,4 @@
-"""Ways to fork, and work that is done in a child process."""
+"""Ways to fork, and work in a child process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Fork = Callable[[], int]
 
 
 def fork_without_hooks() -> int:
-    """Fork like a server that is written in C: Python's own hooks do not run."""
+    """Fork like a server written in C: Python's own hooks do not run."""
     return int(ctypes.PyDLL(None).fork())
 
 
 def in_child(fork: Fork, work: Callable[[], object]) -> str:
-    """Let a child process do some work for at most 20 seconds, and return its result or its error."""
+    """Run some work in a child process for at most 20 seconds, and return its result or error."""
     reading, writing = os.pipe()
     child = fork()
     if child == 0:

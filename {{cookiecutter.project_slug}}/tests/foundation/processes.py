@@ -1,6 +1,6 @@
-"""Processes of tests: programs in their own sessions, with logs, bounded patience and an end in every case.
+"""Test processes: programs in their own sessions, with logs and timeouts, always terminated.
 
-The template's own tests load this file, too: it needs only pytest, and knows no project.
+The template's own tests load this file, too: it needs only pytest, and is independent of any project.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any, Self
 
 import pytest
 
-PATIENCE = 45.0  # seconds until a test gives up on a condition; longer than any grace period of a server
+PATIENCE = 45.0  # seconds until a test gives up on a condition; longer than any server's grace period
 
-# Beginnings of the names of variables that would change a service, its tests or their tools.
+# Prefixes of variables that would change a service, its tests or their tools.
 SETTINGS = (
     "APP_ENV",
     "COOKIECUTTER_",
@@ -64,14 +64,14 @@ def wait_until(condition: Callable[[], Any], description: str, patience: float =
 
 
 def free_port() -> int:
-    """Return a port of the loopback address at which no process listens."""
+    """Return an unused port of the loopback address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without the settings of a service, of tests and of their tools."""
+    """Return the environment without settings of services, tests and tools."""
     return {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
 
 
@@ -82,7 +82,7 @@ def run(
     status: int | None = 0,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end in a clean environment; check its exit code, where None is any but 0."""
+    """Run a program to its end in a clean environment; check its exit code, where None means any but 0."""
     process = subprocess.Popen(
         command,
         cwd=cwd,
@@ -105,7 +105,7 @@ def run(
 
 
 class Program:
-    """A program in its own session, whose output is its log; at the end of a `with` block it is killed."""
+    """A program in its own session, with its output in a log; it is killed at the end of a `with` block."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Program:
         return self.log_file.read_text(errors="replace")
 
     def wait_for_log(self, text: str) -> None:
-        """Wait until the log has a text: uWSGI writes it a moment later, by another thread."""
+        """Wait until the log contains a text: uWSGI writes it a moment later, in another thread."""
         wait_until(lambda: text in self.log, f"the log has {text!r}")
 
     def signal(self, number: Signals) -> None:
@@ -148,15 +148,15 @@ class Program:
         self.process.send_signal(number)
 
     def signal_all(self, number: Signals) -> None:
-        """Send a signal to each process, as a terminal does."""
+        """Send a signal to each process, like a terminal."""
         os.killpg(self.process.pid, number)
 
     def wait(self, patience: float = PATIENCE) -> int:
-        """Wait for the end of the first process and return its exit code."""
+        """Wait until the first process exits, and return its exit code."""
         return self.process.wait(patience)
 
     def is_running(self) -> bool:
-        """Return whether any process is left that was started here."""
+        """Return whether any process started here is left."""
         try:
             os.killpg(self.process.pid, 0)
         except ProcessLookupError:
@@ -164,11 +164,11 @@ class Program:
         return True
 
     def processes(self) -> list[int]:
-        """Return the ids of the processes, the first one at the head (Linux)."""
+        """Return the ids of the processes, the first one first (Linux)."""
         found = []
-        # A glob would look for the file of each process, and fail for one that is just ending.
+        # A glob would access each process's file, and fail for an exiting one.
         for process in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208
-            with suppress(OSError):  # A process that has ended since.
+            with suppress(OSError):  # The process has exited since.
                 stat = Path("/proc", process, "stat").read_text()
                 state, _, _, session, *_ = stat.rpartition(")")[2].split()
                 if int(session) == self.process.pid and state != "Z":
@@ -176,7 +176,7 @@ class Program:
         return sorted(found, key=lambda process: (process != self.process.pid, process))
 
     def kill(self) -> None:
-        """End all processes that were started here and are left."""
+        """Kill all remaining processes started here."""
         with suppress(ProcessLookupError):
             self.signal_all(SIGKILL)
         self.process.wait(PATIENCE)
@@ -196,7 +196,7 @@ class Answer:
 
 
 class WebServer(Program):
-    """A program that answers HTTP at a port of the loopback address."""
+    """An HTTP server at a port of the loopback address."""
 
     def __init__(
         self,
@@ -212,7 +212,7 @@ class WebServer(Program):
         self.patience = PATIENCE
 
     def wait_until_ready(self, patience: float = PATIENCE) -> None:
-        """Wait for a 200; an open port is no readiness, gunicorn binds before the service exists."""
+        """Wait for a 200; an open port is not enough, because gunicorn binds before the service exists."""
 
         def is_ready() -> bool:
             end = self.process.poll()
@@ -242,7 +242,7 @@ class WebServer(Program):
         return self.send("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def patch(self, path: str, body: object, etag: str) -> Answer:
-        """Send JSON as a change of what had this ETag."""
+        """Send JSON as a change of the resource with this ETag."""
         headers = {"Content-Type": "application/json", "If-Match": etag}
         return self.send("PATCH", path, json.dumps(body).encode(), headers)
 
@@ -269,7 +269,7 @@ class WebServer(Program):
 def serve(*command: str | Path, cwd: Path, log: Path, env: Mapping[str, str] | None = None) -> WebServer:
     """Start a web server at a free port, in a clean environment with WEB_BIND.
 
-    It refuses no request: on a busy machine each one may wait for long.
+    It refuses no request: on a busy machine any request may wait long.
     """
     port = free_port()
     own = {"WEB_BIND": f"127.0.0.1:{port}", "QUEUE_LIMIT": "0"}
@@ -279,7 +279,7 @@ def serve(*command: str | Path, cwd: Path, log: Path, env: Mapping[str, str] | N
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail skipped tests where nothing may be missing, as in CI."""
+    """Fail skipped tests if nothing may be missing, as in CI."""
     report = yield
     if report.skipped and os.environ.get("FORBID_SKIPS"):
         report.outcome = "failed"

@@ -17,7 +17,7 @@ from typing import Protocol
 from .databases import PROJECT, SAMPLE
 from .processes import PATIENCE, Answer, WebServer, free_port, run, serve, wait_until
 
-# A proof needs no other import for its servers.
+# Proofs import everything about servers from here.
 __all__ = [
     "FLASK",
     "GUNICORN",
@@ -43,7 +43,7 @@ __all__ = [
 
 MODULE = "{{cookiecutter.package_name}}"
 PACKAGE = f"src/{MODULE}"
-# The parts of the project that the template owns; the sample service takes the place of the owner's.
+# The template's parts of the project; the sample service replaces the owner's.
 SOURCES = (
     "bin",
     f"{PACKAGE}/__init__.py",
@@ -60,22 +60,22 @@ SOURCES = (
 
 
 def scale() -> int:
-    """Return PROOF_SCALE, how many times as hard to try: 1 by default, and 10 in `make prove`.
+    """Return PROOF_SCALE, the factor for repetitions: 1 by default, and 10 in `make prove`.
 
-    Above 1 the proofs run on every server that is installed, and not only on the usual ones.
+    Above 1 the proofs run on every installed server, not only on the usual ones.
     """
     return int(os.environ.get("PROOF_SCALE", "1"))
 
 
 def scaled(count: int) -> int:
-    """Return a number of repetitions at the scale of this run."""
+    """Return the number of repetitions at the scale of this run."""
     return count * scale()
 
 
 class Project:
-    """A copy of the template's files that are served, with the sample service; a test may change it.
+    """A copy of the template's served files, with the sample service; a test may change it.
 
-    Compiled modules are copied, too: compiling them again would be a third of each start.
+    Compiled modules are copied, too: compiling them would be a third of each startup.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -97,7 +97,7 @@ class Project:
             file.write(text)
 
     def replace(self, path: str, old: str, new: str) -> None:
-        """Replace text that must be there."""
+        """Replace text that must exist."""
         text = (self.folder / path).read_text()
         assert old in text, f"{path} has no {old!r}"
         (self.folder / path).write_text(text.replace(old, new))
@@ -117,9 +117,9 @@ class Project:
 
 @dataclass(frozen=True, eq=False)
 class Kind:
-    """A way to serve: its command, the settings that choose it, and the module that it needs.
+    """A way to serve: its command, its settings, and the module that it needs.
 
-    `make prove` runs the proofs on each one, and any other run on the usual ones.
+    `make prove` runs the proofs on all of them, and any other run on the usual ones.
     """
 
     name: str
@@ -157,7 +157,7 @@ KINDS = _installed(*WITH_WORKERS, PYWSGI, FLASK)
 
 
 def activated(kind: Kind, listener: socket.socket) -> Kind:
-    """Return the way to serve under systemd: the socket is open already, and is descriptor 3."""
+    """Return the way to serve under systemd: the socket is already open as descriptor 3."""
     activation = (
         f"import os, sys; os.dup2({listener.fileno()}, 3);"
         " os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()));"
@@ -174,7 +174,7 @@ def _port(settings: Mapping[str, str], listener: socket.socket | None) -> int:
 
 
 class Folder(Protocol):
-    """A folder to serve from."""
+    """A folder from which to serve."""
 
     folder: Path
 
@@ -199,9 +199,10 @@ class Server(WebServer):
             "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": str(project.folder / "src"),
             "WEB_BIND": f"127.0.0.1:{port}",
-            # A proof that needs a second process sets this: each loads the service, a third of a second.
+            # A proof that needs a second process sets this: each takes a third of a second to load the
+            # service.
             "WEB_CONCURRENCY": "1",
-            # On a busy machine requests wait for long. The proofs of overload set a limit.
+            # On a busy machine requests may wait long. The overload proofs set a limit.
             "QUEUE_LIMIT": "0",
             **kind.settings,
             **settings,
@@ -233,7 +234,7 @@ class Server(WebServer):
 
 @contextmanager
 def serving(project: Folder, kind: Kind, settings: Mapping[str, str]) -> Iterator[Server]:
-    """Start a server, wait until it serves, and end it in every case."""
+    """Start a server, wait until it serves, and always stop it."""
     with Server(project, kind, settings) as server:
         server.wait_until_ready()
         yield server

@@ -1,4 +1,4 @@
-"""Commands about notes."""
+"""Commands for notes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from {{cookiecutter.package_name}}.notes import service
 
 
 def test_seed_adds_notes(app: Flask, session: Session) -> None:
-    """The command adds and commits as many notes as it is called with."""
+    """The command adds and commits the requested number of notes."""
     result = app.test_cli_runner().invoke(args=["seed", "2"])
 
     assert (result.exit_code, result.output) == (0, "2 notes added\n")
@@ -20,7 +20,7 @@ def test_seed_adds_notes(app: Flask, session: Session) -> None:
 
 @pytest.mark.parametrize("count", ["0", "few", ""])
 def test_a_wrong_count_adds_nothing(app: Flask, session: Session, count: str) -> None:
-    """A count that is no positive number is a usage error, and adds nothing."""
+    """A count that is not positive is a usage error, and adds nothing."""
     result = app.test_cli_runner().invoke(args=["seed", count])
 
     assert result.exit_code == 2

@@ -17,7 +17,7 @@ from {{cookiecutter.package_name}}.notes.models import Note
 
 @pytest.fixture
 def note(session: Session) -> Note:
-    """A note that is committed, and has been read."""
+    """A committed note that has been read."""
     note = service.add_note(session, "buy milk")
     session.commit()
     session.refresh(note)
@@ -52,12 +52,12 @@ def test_a_note_can_be_found(session: Session, note: Note) -> None:
 
 
 def test_a_missing_note_is_none(session: Session, note: Note) -> None:
-    """A note that does not exist is found as None."""
+    """A missing note is returned as None."""
     assert service.find_note(session, note.id + 1) is None
 
 
 def test_the_newest_notes_come_first(session: Session) -> None:
-    """The newest notes come first, up to a limit, and their position leads to older ones."""
+    """The newest notes come first, up to a limit, and a position leads to older ones."""
     for number in range(5):
         service.add_note(session, str(number))
 
@@ -98,7 +98,7 @@ def change(session: Session, note: Note) -> None:
 def test_a_write_to_a_stale_note_is_refused(
     session: Session, note: Note, write: Callable[[Session, Note], None]
 ) -> None:
-    """A change or removal of a note that was changed since it was read raises StaleDataError."""
+    """Changing or removing a note that has changed since it was read raises StaleDataError."""
     statement = update(Note).values(text="buy bread", version=Note.version + 1)
     session.execute(statement, execution_options={"synchronize_session": False})
 
@@ -117,7 +117,7 @@ WRITES: list[Callable[[Session, Note], object]] = [
 def test_a_write_is_sent_and_left_to_the_caller_to_commit(
     session: Session, note: Note, write: Callable[[Session, Note], object]
 ) -> None:
-    """A write is sent to the database, and its commit is left to the caller."""
+    """A write is sent to the database, but the caller commits it."""
     commits: list[Session] = []
     event.listen(session, "before_commit", commits.append)
 

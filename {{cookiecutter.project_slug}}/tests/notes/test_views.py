@@ -1,4 +1,4 @@
-"""The promises of notes to a client."""
+"""The API of notes, as clients see it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_new_note_can_be_read_at_its_location(client: FlaskClient) -> None:
 
 
 def test_a_repeated_request_stores_one_note(client: FlaskClient) -> None:
-    """A request that is repeated with its Idempotency-Key gets the first answer, and stores nothing more."""
+    """A request that repeats its Idempotency-Key gets the first response, and stores nothing."""
     keyed = {"Idempotency-Key": "8e03978e"}
 
     answers = [client.post("/notes", json={"text": "buy milk"}, headers=keyed).data for _ in range(2)]
@@ -79,7 +79,7 @@ def test_a_missing_note_is_a_404(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("match", ['"1"', '"7", "1"', 'W/"1"', "*"])
 def test_a_note_that_the_client_has_already_is_not_sent_again(client: FlaskClient, match: str) -> None:
-    """A note that the client already has is not sent again, but confirmed with 304."""
+    """A note that the client already has is confirmed with 304 instead of sent again."""
     response = client.get(create(client), headers={"If-None-Match": match})
 
     assert (response.status_code, response.data) == (304, b"")
@@ -153,12 +153,12 @@ def test_a_note_of_another_version_is_not_removed(client: FlaskClient, match: st
 
 
 def test_an_empty_page_is_a_page(client: FlaskClient) -> None:
-    """A page without notes is an empty list without another page."""
+    """Without notes a page is an empty list without links."""
     assert client.get("/notes").json == {"items": [], "next": None, "previous": None}
 
 
 def test_the_newest_notes_come_first(client: FlaskClient) -> None:
-    """A page lists the newest notes first, each as it is read at its own path."""
+    """A page lists the newest notes first, each identical to the note at its own path."""
     paths = [create(client, str(number)) for number in range(3)]
 
     page: Any = client.get("/notes").json

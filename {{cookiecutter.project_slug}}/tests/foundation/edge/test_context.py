@@ -1,4 +1,4 @@
-"""Complete bodies, and requests that share nothing."""
+"""Complete bodies, and isolated requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..sample.app import create_app
 
 @pytest.fixture(scope="module")
 def app(own_databases: Databases) -> Iterator[Flask]:
-    """The service, with a view that keeps bodies and one that streams."""
+    """The service, with a view that stores bodies and one that streams."""
     app = create_app(make_settings(own_databases.sampled()))
     app.extensions["bodies"] = []
 
@@ -60,14 +60,14 @@ def app(own_databases: Databases) -> Iterator[Flask]:
 
 @pytest.fixture
 def bodies(app: Flask) -> list[bytes]:
-    """The bodies that the view has kept."""
+    """The bodies stored by the view."""
     kept: list[bytes] = app.extensions["bodies"]
     kept.clear()
     return kept
 
 
 def sized(length: int, *, terminated: bool = True) -> dict[str, object]:
-    """Return a server's environ entries for a body whose length the client has announced."""
+    """Return a server's environ entries for a body with a Content-Length."""
     return {"CONTENT_LENGTH": str(length), "wsgi.input_terminated": terminated}
 
 
@@ -111,7 +111,7 @@ def test_bytes_after_a_body_are_not_read(app: Flask, bodies: list[bytes]) -> Non
 
 
 class Chunks:
-    """A chunked body as a server decodes it: parts, and then perhaps an error instead of the end."""
+    """A chunked body as decoded by a server: parts, possibly followed by an error."""
 
     def __init__(self, *parts: bytes, error: Exception | None = None) -> None:
         self.parts = list(parts)
@@ -144,7 +144,7 @@ def test_a_chunked_body_arrives_whole(app: Flask, bodies: list[bytes], parts: tu
 def test_a_chunked_body_that_breaks_off_is_refused(
     app: Flask, bodies: list[bytes], parts: tuple[bytes, ...], error: Exception
 ) -> None:
-    """A chunked body that breaks off is rejected with 400 and does not reach the view."""
+    """A truncated chunked body is rejected with 400 and does not reach the view."""
     assert post(app, Chunks(*parts, error=error), CHUNKED).startswith("400 ")
     assert bodies == []
 
@@ -159,7 +159,7 @@ def test_a_chunked_body_of_more_than_a_megabyte_is_refused(app: Flask, bodies: l
 
 
 def test_an_unread_body_is_drained_before_the_connection_closes(app: Flask) -> None:
-    """A body that the view has not read is drained before the connection is closed."""
+    """A body that the view does not read is drained before the connection is closed."""
     stream = io.BytesIO(b"x" * 200_000)
 
     assert post(app, stream, sized(200_000), "/refused").startswith("401 ")
@@ -167,7 +167,7 @@ def test_an_unread_body_is_drained_before_the_connection_closes(app: Flask) -> N
 
 
 def test_an_unread_chunked_body_is_drained_too(app: Flask) -> None:
-    """A chunked body that the view has not read is drained, too."""
+    """A chunked body that the view does not read is drained, too."""
     chunks = Chunks(*[b"x" * 1000] * 2000)
 
     assert post(app, chunks, CHUNKED, "/refused").startswith("401 ")
@@ -175,7 +175,7 @@ def test_an_unread_chunked_body_is_drained_too(app: Flask) -> None:
 
 
 def test_a_body_far_too_long_is_refused_unread(app: Flask) -> None:
-    """A body that is far too long is rejected with 413 without being read."""
+    """A far too long body is rejected with 413 without being read."""
     length = 100 * 1024 * 1024
     stream = io.BytesIO(b"x" * 1000)
 
@@ -184,7 +184,7 @@ def test_a_body_far_too_long_is_refused_unread(app: Flask) -> None:
 
 
 def test_an_unread_truncated_body_changes_no_response(app: Flask) -> None:
-    """A truncated body that the view has not read does not change the response."""
+    """A truncated body that the view does not read does not change the response."""
     assert post(app, io.BytesIO(b"x"), sized(400), "/refused").startswith("401 ")
     assert post(app, Chunks(error=OSError()), CHUNKED, "/refused").startswith("401 ")
 
@@ -203,7 +203,7 @@ def call(wsgi_app: Callable[..., Iterable[bytes]], path: str = "/") -> Iterable[
 
 
 def test_a_variable_set_by_a_request_is_not_seen_outside_of_it() -> None:
-    """A context variable that a request sets is not visible outside of that request."""
+    """A context variable set by a request is not visible outside of it."""
 
     def set_it(environ: object, start_response: object) -> Iterator[bytes]:
         seen = variable.get()
@@ -218,7 +218,7 @@ def test_a_variable_set_by_a_request_is_not_seen_outside_of_it() -> None:
 
 
 def test_a_variable_that_a_server_set_is_not_seen_by_a_request() -> None:
-    """A context variable that the server has set is not visible to a request."""
+    """A context variable set by the server is not visible to requests."""
     token = variable.set("set by the server")
     app = OwnContext(lambda environ, start_response: [variable.get().encode()])
 
@@ -262,7 +262,7 @@ def test_a_stream_is_read_in_the_context_of_its_request(app: Flask) -> None:
 
 
 def test_a_stream_that_is_never_closed_leaves_nothing(app: Flask) -> None:
-    """A stream that is never closed leaves no context, session or connection once it is collected."""
+    """An unclosed stream leaves no context, session or connection after it is garbage-collected."""
     body = call(app, "/stream")
     assert next(iter(body)) == b"70"
     assert in_use(app) == 1
@@ -276,7 +276,7 @@ def test_a_stream_that_is_never_closed_leaves_nothing(app: Flask) -> None:
 
 
 class Body:
-    """A response that counts how often it is closed, and in which context."""
+    """A response that records each close and its context."""
 
     def __init__(self) -> None:
         self.closed: list[str] = []

@@ -1,4 +1,4 @@
-"""Pages of other origins read the responses that they may, refusals included."""
+"""Pages of other origins can read the permitted responses, including errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def build(databases: Databases, **changes: object) -> Flask:
 
 @pytest.fixture(scope="module")
 def listed(own_databases: Databases) -> Iterator[FlaskClient]:
-    """A client of a service that two origins may use."""
+    """A client of a service with two permitted origins."""
     app = build(own_databases, cors_origins=LISTED)
     yield app.test_client()
     for engine in engines_of(app):
@@ -50,7 +50,7 @@ REQUESTS = {
 @pytest.mark.parametrize("name", REQUESTS)
 @pytest.mark.parametrize("origin", [PAGE, "http://localhost:3000"])
 def test_a_listed_page_may_read_every_response(listed: FlaskClient, name: str, origin: str) -> None:
-    """Every response to a page of a listed origin names that origin, refusals included."""
+    """Every response to a page of a listed origin names that origin, including errors."""
     method, path, headers, status = REQUESTS[name]
 
     response = listed.open(path, method=method, headers={"Origin": origin, **headers})
@@ -75,7 +75,7 @@ OTHERS += ["HTTPS://APP.EXAMPLE.COM", f"{PAGE}:8443", "*", "", LISTED]
 @pytest.mark.parametrize("origin", OTHERS)
 @pytest.mark.parametrize("method", ["GET", "OPTIONS"])
 def test_another_page_may_read_nothing(listed: FlaskClient, origin: str, method: str) -> None:
-    """No response to a page of another origin allows it anything, and caches keep them apart."""
+    """No response permits anything to a page of another origin, and caches distinguish the origins."""
     headers = {"Origin": origin, "Access-Control-Request-Method": "GET"}
 
     response = listed.open("/samples", method=method, headers=headers)
@@ -85,7 +85,7 @@ def test_another_page_may_read_nothing(listed: FlaskClient, origin: str, method:
 
 
 def test_a_preflight_precedes_everything(listed: FlaskClient) -> None:
-    """A preflight is answered without a user, and allows the methods and headers of the API."""
+    """A preflight needs no authentication, and allows the methods and headers of the API."""
     headers = {
         "Origin": PAGE,
         "Access-Control-Request-Method": "POST",
@@ -116,7 +116,7 @@ def test_a_preflight_repeats_only_names(listed: FlaskClient, names: str) -> None
 
 
 def test_options_without_a_preflight_reach_the_service(listed: FlaskClient) -> None:
-    """OPTIONS that is no preflight is answered by Flask."""
+    """Flask answers OPTIONS requests that are not preflights."""
     response = listed.options("/samples", headers={"Origin": PAGE})
 
     assert response.status_code == 200
@@ -146,7 +146,7 @@ def test_credentials_may_be_allowed(own_databases: Databases) -> None:
 
 
 def test_it_is_off_by_default(client: FlaskClient) -> None:
-    """Without CORS_ORIGINS no response has a header of CORS."""
+    """Without CORS_ORIGINS no response has a CORS header."""
     response = client.get("/samples", headers={"Origin": PAGE})
 
     assert not [name for name, _ in response.headers if name.startswith("Access-Control")]

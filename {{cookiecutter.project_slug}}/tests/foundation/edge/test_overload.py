@@ -1,4 +1,4 @@
-"""Waiting times of requests, and the turns of requests that gevent begins all together."""
+"""Waiting times of requests, and turns under gevent, which starts all requests immediately."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..processes import wait_until
 
 
 def test_the_kernel_counts_from_the_last_bytes() -> None:
-    """The waiting time grows from the moment at which the last bytes have arrived."""
+    """The waiting time is counted from the arrival of the last bytes."""
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as client,
@@ -34,7 +34,7 @@ def test_the_kernel_counts_from_the_last_bytes() -> None:
     [
         ("t={}", "", True),
         ("{}", "", True),
-        ("t={}", "127.0.0.1", False),  # The kernel knows the time, or another machine sent the header.
+        ("t={}", "127.0.0.1", False),  # The kernel knows the time, or the header came from another machine.
         ("soon", "", False),
         ("t=nan", "", False),
         ("t=-inf", "", False),
@@ -43,7 +43,7 @@ def test_the_kernel_counts_from_the_last_bytes() -> None:
     ],
 )
 def test_only_a_proxy_at_a_unix_socket_sets_the_time(header: str, remote: str, is_used: bool) -> None:
-    """X-Request-Start counts at a unix socket, and only as a time of the last minute."""
+    """X-Request-Start is used at a unix socket, if it is a time within the last minute."""
     ends = socket.socketpair()
     with ends[0], ends[1]:
         began = header.format(time.time() - 5)
@@ -53,7 +53,7 @@ def test_only_a_proxy_at_a_unix_socket_sets_the_time(header: str, remote: str, i
 
 
 def test_a_turn_is_free_again_when_its_request_ends() -> None:
-    """As many requests run as there are turns, and the end of one lets the next one begin."""
+    """As many requests run as there are turns, and when one finishes, the next one starts."""
     turns = Turns(2, limit=60)
     one, two = turns.take(0), turns.take(0)
 
@@ -66,7 +66,7 @@ def test_a_turn_is_free_again_when_its_request_ends() -> None:
 
 
 def test_a_waiting_request_gets_the_next_turn() -> None:
-    """A request that waits begins when another one ends."""
+    """A waiting request starts when another one finishes."""
     turns = Turns(1, limit=60)
     first = turns.take(0)
     found: list[object] = []
@@ -80,7 +80,7 @@ def test_a_waiting_request_gets_the_next_turn() -> None:
 
 
 def test_no_request_waits_whose_turn_would_come_too_late() -> None:
-    """A request that would end after its limit, because others of late have run for long, does not wait."""
+    """A request that would finish after its limit, because recent ones were slow, does not wait."""
     turns = Turns(1, limit=60)
     first = turns.take(0)
     turns.typical = 61
@@ -94,7 +94,7 @@ def test_no_request_waits_whose_turn_would_come_too_late() -> None:
 
 
 def test_a_long_request_gives_its_turn_away() -> None:
-    """A request that runs for longer than the limit has no turn any more, and its end frees none."""
+    """A request that runs longer than the limit loses its turn, so its end frees none."""
     turns = Turns(1, limit=0.05)
     long = turns.take(0)
     second = turns.take(0.2)

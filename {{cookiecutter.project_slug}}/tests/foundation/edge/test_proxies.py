@@ -1,4 +1,4 @@
-"""Trusted proxies, however their addresses and schemes are spelt."""
+"""Trusted proxies, in every notation of addresses and schemes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_proxy_is_trusted_in_every_spelling(peer: str) -> None:
 
 @pytest.mark.parametrize("peer", [CLIENT, f"::ffff:{CLIENT}", "2001:db8::1", "x", "127.0.0.1.example.com"])
 def test_another_peer_is_not_trusted(peer: str) -> None:
-    """The headers of another peer are ignored."""
+    """The headers of other peers are ignored."""
     headers = {"HTTP_X_FORWARDED_FOR": "1.2.3.4", "HTTP_X_FORWARDED_PROTO": "https"}
 
     assert applied(peer, **headers) == (False, peer, "http")
@@ -50,7 +50,7 @@ def test_another_peer_is_not_trusted(peer: str) -> None:
     ],
 )
 def test_the_client_is_found_in_every_spelling(forwarded: str, client: str) -> None:
-    """An address with a port, with brackets or in the form of IPv6 is that of the client."""
+    """A client's address may have a port, brackets, or the IPv6 form."""
     assert applied(PROXY, HTTP_X_FORWARDED_FOR=forwarded)[1] == client
 
 
@@ -72,7 +72,7 @@ def test_the_scheme_is_that_of_the_nearest_proxy(forwarded: str, scheme: str) ->
 
 @pytest.mark.parametrize("header", ["HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_SSL"])
 def test_uwsgi_takes_no_scheme_from_another_peer(header: str) -> None:
-    """uWSGI accepts https from any peer, and the layer undoes that."""
+    """uWSGI accepts https from any peer; the layer corrects that."""
     environ: dict[str, Any] = {
         "uwsgi.version": b"2",
         "REMOTE_ADDR": CLIENT,

@@ -1,4 +1,4 @@
-"""Fields of a log line: those of the call and those that the request has bound, whatever they hold."""
+"""Fields of a log line, from the call and bound by the request, with any kind of value."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ log = logging.getLogger("an.owner")
 
 
 class Raising:
-    """An object without a text."""
+    """An object that cannot be converted to text."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no text")
 
 
 def endless(depth: int) -> list[Any]:
-    """Return a list that is nested so deep."""
+    """Return a list nested to this depth."""
     nested: list[Any] = []
     for _ in range(depth):
         nested = [nested]
@@ -93,7 +93,7 @@ def app(own_databases: Databases) -> Iterator[Flask]:
 
 @each_value
 def test_an_extra_field_is_in_the_line(value: object, logged: object) -> None:
-    """A field that a call passes as `extra` is in its line of JSON, as text where JSON lacks its type."""
+    """A field passed as `extra` is in the JSON line, as text if JSON lacks its type."""
     found = json.loads(line("json", order_id=value, after=1))
 
     assert (found["order_id"], found["after"]) == (logged, 1)
@@ -101,7 +101,7 @@ def test_an_extra_field_is_in_the_line(value: object, logged: object) -> None:
 
 @each_value
 def test_an_extra_field_leaves_a_text_line_one_line(value: object, logged: object) -> None:
-    """A field of a text line follows the message as name=value, and cannot end the line."""
+    """A field of a text line follows the message as name=value, and cannot break the line."""
     text = line("text", order_id=value, after="\x85\x1b\u2028")
 
     assert "an.owner: a message order_id=" in text
@@ -110,7 +110,7 @@ def test_an_extra_field_leaves_a_text_line_one_line(value: object, logged: objec
 
 
 def test_a_field_cannot_replace_a_member_of_the_line() -> None:
-    """A field with the name of a member of the line is written under another name."""
+    """A field whose name is already used in the line is written under another name."""
     own = dict.fromkeys(("time", "level", "logger", "request_id", "exception"), "forged")
 
     found = json.loads(line("json", **own))
@@ -121,7 +121,7 @@ def test_a_field_cannot_replace_a_member_of_the_line() -> None:
 
 
 def test_a_bound_field_is_in_each_later_line() -> None:
-    """A bound field is in each later line of its context, and a field of the call overrides it."""
+    """A bound field is in each later line of its context, and a field of a call overrides it."""
 
     def within() -> list[dict[str, Any]]:
         bind(user_id=7, order_id=1)
@@ -135,7 +135,7 @@ def test_a_bound_field_is_in_each_later_line() -> None:
 
 
 def test_the_access_line_has_the_bound_fields(app: Flask, capfd: pytest.CaptureFixture[str]) -> None:
-    """The access line has the bound fields beside its own, and the next request has none of them."""
+    """The access line includes the bound fields, and the next request has none of them."""
     client = app.test_client()
 
     client.get("/bound", buffered=True)
@@ -148,7 +148,7 @@ def test_the_access_line_has_the_bound_fields(app: Flask, capfd: pytest.CaptureF
 
 
 def test_the_access_record_has_the_bound_fields(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    """The record for a handler of the logger `access` has them too, and its JSON each member once."""
+    """The record for a handler of the logger `access` includes them, and its JSON has each member once."""
     caplog.set_level(logging.INFO, "access")
     access = logging.getLogger("access")
     caplog.handler.setFormatter(formatter("json"))
@@ -166,7 +166,7 @@ def test_the_access_record_has_the_bound_fields(app: Flask, caplog: pytest.LogCa
 def test_the_access_line_for_people_has_the_bound_fields(
     own_databases: Databases, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The access line for people has the bound fields at its end, with surrogates escaped."""
+    """The access line in text format ends with the bound fields, with surrogates escaped."""
     app = create_app(make_settings(own_databases.sampled(), log_level="info", log_format="text"))
 
     @app.get("/bound")
@@ -200,7 +200,7 @@ LONG: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", LONG)
 def test_no_line_is_longer_than_a_pipe_takes(name: str) -> None:
-    """A JSON line has 4,096 bytes at most, its line break included, and is marked if it was cut."""
+    """A JSON line has at most 4,096 bytes, including its line break, and is marked if truncated."""
     message, extra = LONG[name]
     record = log.makeRecord("owner", logging.INFO, __file__, 1, message, (), None, extra=extra)
 
@@ -216,7 +216,7 @@ def test_no_line_is_longer_than_a_pipe_takes(name: str) -> None:
 
 @pytest.mark.parametrize("length", range(4000, 4100, 9))
 def test_only_what_is_too_long_is_cut(length: int) -> None:
-    """A line that fits is left as it is."""
+    """A line that fits is unchanged."""
     record = log.makeRecord("owner", logging.INFO, __file__, 1, "x" * (length - 91), (), None)
 
     found = json.loads(formatter("json").format(record))
@@ -241,7 +241,7 @@ def test_a_traceback_loses_its_middle() -> None:
 
 
 def test_the_exception_of_a_long_message_is_named() -> None:
-    """Of an exception with a message longer than a line, the frame, the type and the beginning are left."""
+    """An exception with a message longer than a line keeps its frame, type and beginning."""
     try:
         raise LookupError("first" + "k" * 50_000)
     except LookupError:
@@ -254,7 +254,7 @@ def test_the_exception_of_a_long_message_is_named() -> None:
 
 
 def test_text_for_people_is_not_cut() -> None:
-    """A line in text format is not cut."""
+    """A line in text format is not truncated."""
     record = log.makeRecord("owner", logging.INFO, __file__, 1, "x" * 10_000, (), None)
 
     assert "x" * 10_000 in formatter("text").format(record)

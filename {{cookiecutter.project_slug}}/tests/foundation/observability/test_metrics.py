@@ -1,4 +1,4 @@
-"""Every request is counted once, in whichever process and thread, and counts stay when a process ends."""
+"""Every request is counted once, in any process and thread, and counts outlive their process."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ IN_FLIGHT = "http_requests_in_flight"
 
 
 def test_alerts_and_dashboard_use_the_metrics_that_exist() -> None:
-    """The alerts and the dashboard name existing metrics, and together each metric of the service."""
+    """The alerts and the dashboard use only existing metrics, and together all of them."""
     module = importlib.import_module(f"{ROOM}.metrics")
     metrics = [module.DURATION, module.QUEUE, module.IN_FLIGHT, module.POOL_SIZE, module.POOL_USED]
     metrics += module.COUNTERS.values()
@@ -54,7 +54,7 @@ def test_alerts_and_dashboard_use_the_metrics_that_exist() -> None:
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The folder in which several processes count; without it, a process counts in memory."""
+    """The folder for the counts of several processes; without it, a process counts in memory."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "metrics"))
     return tmp_path / "metrics"
 
@@ -67,7 +67,7 @@ def loaded() -> list[str]:
 
 @pytest.fixture
 def metrics(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The metrics of a process that has counted nothing: the modules are loaded again, as in a new one."""
+    """The metrics of a process that has counted nothing: the modules are reloaded, as in a new process."""
     if "folder" in request.fixturenames:
         request.getfixturevalue("folder")
     others = {name: sys.modules.pop(name) for name in loaded()}
@@ -81,7 +81,7 @@ def metrics(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 def text() -> bytes:
-    """Return what a scrape gets."""
+    """Return the response to a scrape."""
     files: Any = sys.modules[f"{ROOM}.metric_files"]
     return bytes(files.text())
 
@@ -101,7 +101,7 @@ def answer(metrics: Any, seconds: float = 0.001) -> None:
 
 
 def fork(work: Callable[[], None]) -> int:
-    """Do something in a child, which ends with 1 when that fails."""
+    """Run something in a child, which exits with 1 if that fails."""
     child = os.fork()
     if not child:
         try:
@@ -115,12 +115,12 @@ def fork(work: Callable[[], None]) -> int:
 
 
 def in_child(work: Callable[[], None]) -> None:
-    """Do something in a child, and wait until it has ended."""
+    """Run something in a child, and wait until it has exited."""
     assert os.waitpid(fork(work), 0)[1] == 0
 
 
 def test_a_request_is_in_each_bucket_it_fits_in(folder: Path, metrics: Any) -> None:
-    """Buckets are cumulative, and a bound belongs to its bucket."""
+    """Buckets are cumulative, and include their upper bound."""
     for seconds in (0.005, 0.006, 3.0, 100.0):
         answer(metrics, seconds)
 
@@ -132,7 +132,7 @@ def test_a_request_is_in_each_bucket_it_fits_in(folder: Path, metrics: Any) -> N
 
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
-    """Threads that take turns in the middle of a line."""
+    """Threads that switch in the middle of a line."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -158,7 +158,7 @@ def test_counts_of_threads_add_up_in_files(folder: Path, metrics: Any) -> None:
 
 
 def test_a_child_has_its_own_slot_and_leaves_its_counts(folder: Path, metrics: Any) -> None:
-    """A child never counts in its parent's files; its counts stay after its end, and its gauges do not."""
+    """A child never counts in its parent's files; its counts outlive it, but its gauges do not."""
     answer(metrics)
     metrics.begin_request()
 
@@ -175,7 +175,7 @@ def test_a_child_has_its_own_slot_and_leaves_its_counts(folder: Path, metrics: A
 
 
 def test_a_child_that_ran_no_fork_hook_has_its_own_slot(folder: Path, metrics: Any) -> None:
-    """A server that forks in C may run no hook of Python: only the process id identifies a child."""
+    """A server that forks in C may run no Python hooks: only the process id identifies a child."""
     files: Any = sys.modules[f"{ROOM}.metric_files"]
     parents = copy(files._slot)
     parents.file = os.dup(parents.file)
@@ -200,7 +200,7 @@ def test_a_process_continues_in_the_files_of_an_ended_one(folder: Path, metrics:
 
 
 def test_a_process_does_not_continue_the_gauges_of_another(folder: Path, metrics: Any) -> None:
-    """A process that takes a slot starts with gauges of 0, though no scrape has removed the old ones."""
+    """A process that takes a slot starts with gauges of 0, even if no scrape has removed the old ones."""
     in_child(metrics.begin_request)
 
     def work() -> None:
@@ -211,7 +211,7 @@ def test_a_process_does_not_continue_the_gauges_of_another(folder: Path, metrics
 
 
 def test_a_counter_continues_after_the_end_of_a_process(folder: Path, metrics: Any) -> None:
-    """A counter starts at 0, and adds up those of ended processes."""
+    """A counter starts at 0, and includes those of exited processes."""
     assert parsed(metrics)["teardown_failures_total"] == 0
 
     for _ in range(3):
@@ -223,7 +223,7 @@ def test_a_counter_continues_after_the_end_of_a_process(folder: Path, metrics: A
 
 
 def test_a_child_keeps_no_slot_of_an_ended_parent(folder: Path, metrics: Any) -> None:
-    """A child that counts nothing does not keep the gauges of its parent alive."""
+    """A child that counts nothing does not keep its parent's gauges."""
     (reads, writes), (waits, ends) = os.pipe(), os.pipe()
 
     def parent() -> None:
@@ -244,7 +244,7 @@ def test_a_child_keeps_no_slot_of_an_ended_parent(folder: Path, metrics: Any) ->
 
 
 def test_a_removed_folder_is_made_again(folder: Path, metrics: Any) -> None:
-    """A process whose slot was removed responds without counting, and leaves the next one's files alone."""
+    """A process whose slot was removed serves without counting, and does not touch the next one's files."""
     shutil.rmtree(folder)
 
     answer(metrics)
@@ -258,7 +258,7 @@ def test_a_removed_folder_is_made_again(folder: Path, metrics: Any) -> None:
 def test_an_unusable_folder_fails_no_request_and_is_logged_once(
     tmp_path: Path, folder: Path, metrics: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A file in place of the folder fails no request, and is logged once."""
+    """A file instead of the folder fails no request, and is logged once."""
     shutil.rmtree(folder)
     folder.touch()
 
@@ -276,7 +276,7 @@ def test_an_unusable_folder_fails_no_request_and_is_logged_once(
 
 @pytest.mark.parametrize("room", [0, 8, 70_000])
 def test_a_full_disk_fails_no_request_and_loses_no_count(folder: Path, metrics: Any, room: int) -> None:
-    """A new process has room for no file, for a part of one, or for a part of the labels."""
+    """The disk has space for no file of a new process, for part of one, or for part of the labels."""
 
     def work() -> None:
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -299,7 +299,7 @@ def test_a_full_disk_fails_no_request_and_loses_no_count(folder: Path, metrics: 
 
 
 def test_a_full_disk_fails_no_request_that_defines_a_metric(folder: Path, metrics: Any) -> None:
-    """A metric that a feature defines and counts cannot fail a request either."""
+    """A feature's own metric cannot fail a request either."""
     asked = sys.modules["prometheus_client"].Counter("asked", "Questions", ["by"])
 
     def work() -> None:
@@ -310,7 +310,7 @@ def test_a_full_disk_fails_no_request_that_defines_a_metric(folder: Path, metric
 
 
 def test_files_have_all_their_blocks(folder: Path, metrics: Any) -> None:
-    """Files have all blocks: on a full disk, a mapped page without one would end the process by SIGBUS."""
+    """Files are fully allocated: on a full disk, a sparse page would kill the process with SIGBUS."""
     sizes = set()
     for number in range(60):
         metrics.end_request("GET", f"/{number}", "200", 0.001)
@@ -323,7 +323,7 @@ def test_files_have_all_their_blocks(folder: Path, metrics: Any) -> None:
 
 
 def test_an_incomplete_record_does_not_harm_others(folder: Path, metrics: Any) -> None:
-    """The partial record of a process that was killed does not harm others."""
+    """The partial record of a killed process does not affect others."""
     in_child(lambda: answer(metrics))
     file = folder / "histogram_1.db"
     content = file.read_bytes()
@@ -343,7 +343,7 @@ def test_an_incomplete_record_does_not_harm_others(folder: Path, metrics: Any) -
 
 @pytest.mark.usefixtures("hasty_threads")
 def test_a_child_counts_though_a_thread_counted_at_the_fork(folder: Path, metrics: Any) -> None:
-    """A child counts, even if another thread held the lock at the fork."""
+    """A child can count, even if another thread held the lock during the fork."""
     over = Event()
 
     def count() -> None:
@@ -365,7 +365,7 @@ def test_a_child_counts_though_a_thread_counted_at_the_fork(folder: Path, metric
 
 
 def test_without_metrics_the_library_is_not_imported(database_url: str, tmp_path: Path) -> None:
-    """A service that serves no metrics does not pay for the import."""
+    """A service without metrics does not import the library."""
     code = f"import sys, {PACKAGE}.wsgi; sys.exit('prometheus_client' in sys.modules)"
     given = {"DATABASE_URL": database_url, "SECRET_KEY": "a key for tests that is long enough"}
     source = Project(tmp_path / "project").folder / "src"
@@ -378,7 +378,7 @@ def test_without_metrics_the_library_is_not_imported(database_url: str, tmp_path
 
 
 def pool(metrics: Any) -> tuple[float, float]:
-    """Return how many connections the pools keep, and how many are in use, after a request."""
+    """Return the numbers of open and used connections of the pools after a request."""
     answer(metrics)
     found = parsed(metrics)
     return found["db_pool_size"], found["db_pool_used"]
@@ -408,7 +408,7 @@ def test_only_connections_in_use_are_counted(metrics: Any) -> None:
         connection.detach()
         assert pool(metrics) == (2, 0)
     is_away = True
-    for _ in range(3):  # The connection that the pool keeps, and those that it would open.
+    for _ in range(3):  # The pooled connection, and those that it would open.
         with pytest.raises(OperationalError, match="is away"):
             engine.connect()
 
@@ -417,7 +417,7 @@ def test_only_connections_in_use_are_counted(metrics: Any) -> None:
 
 
 def test_a_connection_that_is_opened_again_is_counted_once(metrics: Any) -> None:
-    """A connection that the pool opens again, after a listener found it dead, is counted once."""
+    """A connection that the pool reopens, after a listener found it dead, is counted once."""
     engine = engine_of(metrics, pool_size=1)
     dead = [False, True]
 
@@ -432,7 +432,7 @@ def test_a_connection_that_is_opened_again_is_counted_once(metrics: Any) -> None
 
 
 def test_a_child_counts_no_connection_of_its_parent(folder: Path, metrics: Any) -> None:
-    """A child that drops the connection its parent uses does not count it as returned."""
+    """A child that drops a connection used by its parent does not count it as returned."""
     engine = engine_of(metrics, pool_size=1)
 
     def work() -> None:
@@ -444,7 +444,7 @@ def test_a_child_counts_no_connection_of_its_parent(folder: Path, metrics: Any) 
 
 
 def test_the_pool_size_is_that_of_every_process(folder: Path, metrics: Any) -> None:
-    """A process that serves requests adds what its pools keep, and takes it away at its end."""
+    """A serving process adds its pools' connections, and removes them at its end."""
     engine_of(metrics, pool_size=1)
     engine_of(metrics, pool_size=2)
     assert pool(metrics)[0] == 3
@@ -458,7 +458,7 @@ def test_the_pool_size_is_that_of_every_process(folder: Path, metrics: Any) -> N
 
 
 def test_a_pool_counts_on_after_a_dispose(metrics: Any) -> None:
-    """The pool that replaces a disposed one counts as that one did."""
+    """The pool that replaces a disposed one is counted, too."""
     engine = engine_of(metrics, pool_size=1, max_overflow=0)
 
     with engine.connect():

@@ -1,4 +1,4 @@
-"""Each request has an id, a line in the log, and a response with every security header."""
+"""Each request has an id, a log line, and a response with every security header."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def app(own_databases: Databases) -> Iterator[Flask]:
-    """The service as it runs in production."""
+    """The service in production."""
     app = create_app(make_settings(own_databases.sampled(), app_env="production", log_level="info"))
 
     @app.get("/own-policy")
@@ -66,7 +66,7 @@ def known_by_name(own_databases: Databases) -> Iterator[FlaskClient]:
 
 
 class Client(FlaskClient):
-    """A client that reads responses to their end, as real ones do, so that the line is written."""
+    """A client that reads responses to their end, like real ones, so that the line is written."""
 
     def open(self, *args: Any, **kwargs: Any) -> Any:
         return super().open(*args, buffered=True, **kwargs)
@@ -178,7 +178,7 @@ class Kept(logging.Handler):
 
 @pytest.fixture
 def of_access(caplog: pytest.LogCaptureFixture) -> Iterator[Kept]:
-    """A handler that the owner has given to the logger `access`."""
+    """A handler that the owner has added to the logger `access`."""
     caplog.set_level(logging.INFO)
     logging.getLogger("access").addHandler(kept := Kept())
     yield kept
@@ -187,7 +187,7 @@ def of_access(caplog: pytest.LogCaptureFixture) -> Iterator[Kept]:
 
 @pytest.fixture
 def of_root() -> Iterator[Kept]:
-    """A handler of the root logger, as the one that writes to stderr."""
+    """A handler of the root logger, like the one that writes to stderr."""
     logging.getLogger().addHandler(kept := Kept())
     yield kept
     logging.getLogger().removeHandler(kept)
@@ -196,7 +196,7 @@ def of_root() -> Iterator[Kept]:
 def test_a_request_is_a_record_where_access_has_a_handler(
     client: Client, of_access: Kept, of_root: Kept, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Where the logger `access` has a handler, it gets a request as a record, and no line is written."""
+    """A handler of the logger `access` gets each request as a record, and no line is written."""
     answer = client.post(
         "/samples?token=hush",
         data="x",
@@ -259,7 +259,7 @@ def test_a_log_that_cannot_be_written_fails_no_request(
 
 
 def test_no_line_goes_into_a_file_with_the_number_of_stderr(tmp_path: Path) -> None:
-    """If stderr is closed, no line goes into a file that has got its descriptor's number."""
+    """If stderr is closed, no line is written to a file that reuses its descriptor."""
     code = "import sys; from {{cookiecutter.package_name}}.foundation.observability import logs;"
     code += " file = open(sys.argv[1], 'w'); assert file.fileno() == 2; logs.write('a line')"
     own = tmp_path / "own"
@@ -271,7 +271,7 @@ def test_no_line_goes_into_a_file_with_the_number_of_stderr(tmp_path: Path) -> N
 
 
 def test_only_trusted_hosts_are_answered(known_by_name: FlaskClient) -> None:
-    """Requests for hosts that are not trusted are rejected with 400."""
+    """Requests for untrusted hosts are rejected with 400."""
     statuses = {
         host: known_by_name.get("/samples", headers={"Host": host}).status_code
         for host in ("example.com", "EXAMPLE.com:8000", "a.example.org", "evil.com", "example.com.evil.com")
@@ -281,7 +281,7 @@ def test_only_trusted_hosts_are_answered(known_by_name: FlaskClient) -> None:
 
 
 def test_a_probe_may_use_an_address(known_by_name: FlaskClient) -> None:
-    """A probe may use an IP address that is not a trusted host."""
+    """A probe may use an IP address outside the trusted hosts."""
     answers = [known_by_name.get(path, headers={"Host": "10.1.2.3:8000"}) for path in ("/livez", "/readyz")]
 
     assert [answer.status_code for answer in answers] == [200, 200]
@@ -340,7 +340,7 @@ def below_prefix(own_databases: Databases) -> Iterator[FlaskClient]:
 
 @pytest.mark.parametrize("path", ["/api/v1/samples", "/samples"])
 def test_links_have_the_prefix(below_prefix: FlaskClient, path: str) -> None:
-    """Below URL_PREFIX every link has it, whether the proxy removes it from the path or not."""
+    """With URL_PREFIX every link has the prefix, whether or not the proxy strips it from the path."""
     created = [below_prefix.post(path, json={"text": "kept"}) for _ in range(2)][-1]
     page: Any = below_prefix.get(f"{path}?limit=1").json
 
@@ -357,19 +357,19 @@ def test_links_have_the_prefix(below_prefix: FlaskClient, path: str) -> None:
 def test_the_root_below_the_prefix_leads_to_the_page(
     below_prefix: FlaskClient, path: str, location: str
 ) -> None:
-    """The root below the prefix leads to the page below it."""
+    """The root below the prefix redirects to the page below it."""
     assert below_prefix.get(path).headers["Location"] == location
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/api/v1/livez", "/api/v1/readyz"])
 def test_probes_answer_with_and_without_the_prefix(below_prefix: FlaskClient, path: str) -> None:
-    """A probe is answered with the prefix and without it."""
+    """A probe works with and without the prefix."""
     assert below_prefix.get(path).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/api/v1x/samples", "/api", "/other/samples"])
 def test_another_prefix_is_no_path(below_prefix: FlaskClient, path: str) -> None:
-    """A path that only begins like the prefix is not found."""
+    """A path that only starts like the prefix is not found."""
     assert below_prefix.get(path).status_code == 404
 
 
@@ -386,7 +386,7 @@ def test_another_prefix_is_no_path(below_prefix: FlaskClient, path: str) -> None
     ],
 )
 def test_the_prefix_of_a_trusted_proxy_is_applied(app: Flask, peer: str, prefix: str, location: str) -> None:
-    """X-Forwarded-Prefix of a trusted proxy is the prefix of every link, and no other value is."""
+    """A trusted proxy's X-Forwarded-Prefix is the prefix of every link; any other value is ignored."""
     headers = {"X-Forwarded-Prefix": prefix}
 
     response = app.test_client().post(

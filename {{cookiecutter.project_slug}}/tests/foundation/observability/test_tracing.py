@@ -1,4 +1,4 @@
-"""Spans: when they begin and end, what they hold, and what they must not hold."""
+"""Spans: their start, end and content, and the content that they must not have."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from ..databases import Databases
 from ..fixtures import make_settings
 from ..sample.app import create_app
 
-# Into a table that every database has. The second time it violates a unique constraint.
+# Inserts into a table in every database. The second time it violates a unique constraint.
 INSERT = text("INSERT INTO alembic_version VALUES (:value)")
 VALUES = {"value": "hush"}
 
 
 @pytest.fixture(scope="module")
 def exporter() -> InMemorySpanExporter:
-    """Keep the spans of this process. OpenTelemetry has one provider for a process, so it stays."""
+    """Collect the spans of this process. OpenTelemetry has one provider per process, so it stays."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -44,7 +44,7 @@ def exporter() -> InMemorySpanExporter:
 
 @pytest.fixture
 def spans(exporter: InMemorySpanExporter) -> Callable[[], list[ReadableSpan]]:
-    """Return a function that returns the spans that have ended since the test began."""
+    """Return a function that returns the spans ended during the test."""
     exporter.clear()
     return lambda: list(exporter.get_finished_spans())
 
@@ -101,7 +101,7 @@ def of_kind(spans: list[ReadableSpan], kind: SpanKind) -> list[ReadableSpan]:
 
 
 class Body(Iterator[bytes]):
-    """A body of two parts; each time it is closed it notes if the span is still open."""
+    """A body of two parts, which records at each close whether the span is still open."""
 
     def __init__(self) -> None:
         self.parts = iter([b"one", b"two"])
@@ -115,7 +115,7 @@ class Body(Iterator[bytes]):
 
 
 def serve(body: Iterable[bytes], **environ: str) -> Any:
-    """Return what a server gets for a request that is answered with this body."""
+    """Return a server's view of a response with this body."""
 
     def respond(environ: Any, start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [])
@@ -125,7 +125,7 @@ def serve(body: Iterable[bytes], **environ: str) -> Any:
 
 
 def call(wsgi_app: Any, **environ: str) -> Any:
-    """Return what a server gets from a traced application."""
+    """Return a server's view of a traced application."""
     traced = OwnContext(Traced(wsgi_app))
     return traced(
         EnvironBuilder("/").get_environ() | environ, lambda status, headers, exc_info=None: lambda part: None
@@ -133,7 +133,7 @@ def call(wsgi_app: Any, **environ: str) -> Any:
 
 
 def test_a_body_that_is_never_read_ends_its_span(spans: Spans) -> None:
-    """A body that is closed before its first part ends the span, and is itself closed, once."""
+    """A body that is closed before its first part ends the span, and is closed once."""
     body = Body()
     response = serve(body)
 
@@ -160,7 +160,7 @@ def test_the_span_ends_after_the_body_is_closed(spans: Spans, parts: int) -> Non
 
 
 def test_an_error_outside_flask_is_recorded(spans: Spans) -> None:
-    """An error of a layer below is raised, and ends the span with its message."""
+    """An error of an inner layer is raised, and ends the span with its message."""
 
     def fail(environ: Any, start_response: Any) -> Iterable[bytes]:
         raise LookupError("a bug in a layer")
@@ -175,7 +175,7 @@ def test_an_error_outside_flask_is_recorded(spans: Spans) -> None:
 
 @pytest.mark.parametrize("conventions", ["", "http", "http/dup,database/dup", "http,database"])
 def test_a_span_has_no_query_string(spans: Spans, monkeypatch: pytest.MonkeyPatch, conventions: str) -> None:
-    """No attribute has the query string, whichever names the operator chooses and the server sends."""
+    """No attribute contains the query string, whichever attribute names the operator chooses."""
     monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", conventions)
     monkeypatch.setattr(Conventions, "_initialized", False)
     monkeypatch.setattr(Conventions, "_OTEL_SEMCONV_STABILITY_SIGNAL_MAPPING", {})
@@ -192,7 +192,7 @@ def test_a_span_has_no_query_string(spans: Spans, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("port", ["", "db8", "²"])
 def test_a_port_that_is_no_number_fails_no_request(spans: Spans, port: str) -> None:
-    """On a unix socket gunicorn takes the port from the Host header, as the client has written it."""
+    """At a unix socket gunicorn takes the port from the client's Host header."""
     assert list(serve([b"answer"], SERVER_PORT=port)) == [b"answer"]
 
 
@@ -204,7 +204,7 @@ def test_a_probe_has_no_span(app: Flask, spans: Spans) -> None:
 
 
 def test_a_statement_outside_a_request_has_no_span(app: Flask, spans: Spans) -> None:
-    """A statement of a script or of a thread belongs to no request."""
+    """Statements of scripts and threads belong to no request."""
     with app.app_context(), db.engine.connect() as connection:
         connection.execute(text("SELECT 1"))
 
@@ -212,7 +212,7 @@ def test_a_statement_outside_a_request_has_no_span(app: Flask, spans: Spans) -> 
 
 
 def read_to_the_error(app: Flask, path: str) -> None:
-    """Read a response that fails, at once or in the middle."""
+    """Read a response that fails, immediately or in the middle."""
     response = app.test_client().get(path, buffered=False)
     with contextlib.suppress(IntegrityError):
         response.get_data()
@@ -226,7 +226,7 @@ def read_to_the_error(app: Flask, path: str) -> None:
 def test_an_error_quotes_no_value_of_a_statement(
     app: Flask, spans: Spans, path: str, kind: str, message: str
 ) -> None:
-    """Neither the database's message nor SQLAlchemy's, which quote values, is in a span."""
+    """No span contains the database's or SQLAlchemy's message, which quote values."""
     read_to_the_error(app, path)
 
     (request,) = of_kind(spans(), SpanKind.SERVER)
@@ -239,7 +239,7 @@ def test_an_error_quotes_no_value_of_a_statement(
 
 
 def test_the_span_of_a_failed_statement_has_an_error(app: Flask, spans: Spans) -> None:
-    """A statement that fails ends its span, with an error."""
+    """A failed statement ends its span with an error."""
     read_to_the_error(app, "/fail")
 
     inserts = [span for span in of_kind(spans(), SpanKind.CLIENT) if span.name.startswith("INSERT ")]
@@ -249,7 +249,7 @@ def test_the_span_of_a_failed_statement_has_an_error(app: Flask, spans: Spans) -
 def test_two_applications_trace_each_statement_once(
     own_databases: Databases, spans: Spans, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A second application doubles no span of the first, and starts no second exporter."""
+    """A second application duplicates no span of the first, and starts no second exporter."""
     apps = [make_app(own_databases.sampled()) for _ in range(2)]
 
     for app in apps:
@@ -265,7 +265,7 @@ def test_two_applications_trace_each_statement_once(
 
 
 def test_an_engine_of_another_has_no_spans(app: Flask, spans: Spans) -> None:
-    """Only the engines of the application are instrumented, not those that others make: Alembic, a script."""
+    """Only the application's engines are instrumented, not those of Alembic or scripts."""
     (own,) = engines_of(app)
     engine = create_engine(own.url, poolclass=NullPool)
 

@@ -12,6 +12,6 @@ from .settings import Settings
 
 
 def create_app(settings: ServiceSettings | None = None) -> Flask:
-    """Build the sample service, from the environment when no settings are given."""
+    """Build the sample service from the given settings, or from the environment."""
     name = "{{cookiecutter.package_name}}"
     return create_service(name, settings or load(Settings), features=[samples.bp])

@@ -1,4 +1,4 @@
-"""A feature with every kind of operation: types of input and output, authentication, further statuses."""
+"""A feature with every kind of operation: types of input and output, authentication, other statuses."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def list_things(query: Filter) -> list[Thing]:
 @bp.put("/shapes/<int:number>/<name>")
 @operation()
 def put_shapes(number: int, name: str, body: list[Shape]) -> dict[str, Shape | None]:
-    """Keep shapes."""
+    """Store shapes."""
     return {name: body[number] if number < len(body) else None}
 
 
@@ -183,7 +183,7 @@ def read_tenant(headers: Client) -> tuple[str, int]:
 @bp.post("/files")
 @operation(status=201, headers=["Location"])
 def add_files(form: Upload_) -> tuple[dict[str, int], dict[str, str]]:
-    """Keep files."""
+    """Store files."""
     sizes = {file.filename or "": len(file.read()) for file in form.files}
     return sizes, {"Location": f"/{quote(form.title)}"}
 

@@ -35,7 +35,7 @@ bp = Blueprint("samples", __name__, url_prefix="/samples")
 
 
 class SampleBase(Base):
-    """A base with separate metadata, so that the project's migrations do not miss the table of samples."""
+    """A base with separate metadata, so that the project's migrations need not create the table."""
 
     __abstract__ = True
     metadata = MetaData(naming_convention=Base.metadata.naming_convention)
@@ -66,12 +66,12 @@ def add_sample(session: Session, text: str) -> FoundationSample:
 def newest_samples(
     session: Session, *, limit: int, position: KeysetPosition | None = None
 ) -> KeysetSlice[FoundationSample]:
-    """Return samples in descending order of their id: the slice at a position."""
+    """Return the slice of samples at a position, by descending id."""
     return NEWEST_FIRST.read(session, select(FoundationSample), position=position, limit=limit)
 
 
 def change_sample(session: Session, sample: FoundationSample, text: str) -> None:
-    """Replace the sample's text. Raises `StaleDataError` when another transaction was faster."""
+    """Replace the sample's text. Raises `StaleDataError` if another transaction has changed it."""
     sample.text = text
     session.flush()
 
@@ -97,7 +97,7 @@ class SampleOut(BaseModel):
 
 
 class SamplePage(Page[SampleOut]):
-    """Some samples, newest first, and the paths of the pages beside them."""
+    """Samples, newest first, and the paths of the next and previous page."""
 
 
 @bp.get("")

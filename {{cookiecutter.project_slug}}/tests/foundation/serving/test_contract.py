@@ -1,4 +1,4 @@
-"""The file openapi.json describes the API of the service, or the check shows the difference."""
+"""The file openapi.json matches the API, or the check shows the difference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..sample.app import create_app
 
 @pytest.fixture(autouse=True)
 def sample_project(own_databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the program find the sample service, in an empty folder."""
+    """Run the program on the sample service, in an empty folder."""
     settings = make_settings(own_databases.sampled())
     monkeypatch.setattr(contract, "load_settings", lambda: settings)
     monkeypatch.setattr(contract, "create_app", create_app)
@@ -24,7 +24,7 @@ def sample_project(own_databases: Databases, tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_file_has_the_document() -> None:
-    """The file has the document, and then the check finds no difference."""
+    """The file contains the document, and the check then finds no difference."""
     assert contract.main() == 0
 
     assert "/samples/{sample_id}" in json.loads(Path("openapi.json").read_text())["paths"]
@@ -47,6 +47,6 @@ def test_a_change_of_the_api_is_shown(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_without_a_file_nothing_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
-    """A project that keeps no such file has nothing to compare."""
+    """A project without the file has nothing to compare."""
     assert contract.main("--check") == 0
     assert capsys.readouterr().out == ""

@@ -1,4 +1,4 @@
-"""Deadlines, limits, ports and paths agree across all files of the project.
+"""Deadlines, limits, ports and paths are consistent across all files of the project.
 
 A process must wait longer than the one it waits for: a proxy that gives up first returns 504 for work that
 is then committed, and a supervisor that gives up first kills requests in flight.
@@ -28,8 +28,8 @@ from ..databases import PROJECT
 
 DEFAULTS: dict[str, Any] = {name: field.default for name, field in ServiceSettings.model_fields.items()}
 
-# The place of each number: its files, and the pattern before it.
-# A file that the project was generated without is skipped; a file without the number is an error.
+# The places of each number: its files, and the pattern before it. Files missing from the project are skipped;
+# a file without the number is an error.
 WEB = "deploy/kubernetes/base/deployment.yaml"
 SERVICE = "deploy/systemd/{{cookiecutter.project_slug}}.service"
 STOP = {
@@ -61,7 +61,7 @@ METRICS_PORT = {
 
 
 def texts(places: dict[str, str]) -> dict[str, str]:
-    """Return the text in the group of each pattern, by the name of its file and the position there."""
+    """Return the text matched by each pattern's group, by file name and position."""
     found: dict[str, str] = {}
     for pattern, wanted in places.items():
         for path in PROJECT.glob(pattern):
@@ -72,13 +72,13 @@ def texts(places: dict[str, str]) -> dict[str, str]:
 
 
 def numbers(*places: dict[str, str]) -> dict[str, int]:
-    """Return the numbers at some places by the name of their file, with their position there."""
+    """Return the numbers at some places, by file name and position."""
     found = [texts({file: f"(?:{before})([0-9]+)" for file, before in place.items()}) for place in places]
     return {place: int(number) for each in found for place, number in each.items()}
 
 
 def assert_order(less: Mapping[str, float], more: Mapping[str, float]) -> None:
-    """Check that each of some numbers is less than each of others."""
+    """Check that all of some numbers are less than all of others."""
     wrong = [f"{a}={less[a]}, {b}={more[b]}" for a in less for b in more if less[a] >= more[b]]
     assert not wrong
 
@@ -100,7 +100,7 @@ def test_statement_request_and_proxy_time_out_in_this_order() -> None:
 
 
 def test_a_probe_outwaits_the_queue() -> None:
-    """Kubernetes waits for a probe for longer than a request may wait for its turn."""
+    """Kubernetes waits longer for a probe than a request may wait for its turn."""
     queue = {"QUEUE_LIMIT": QUEUE_LIMIT / 1000}
 
     assert_order(queue, numbers({WEB: r"timeoutSeconds: "}))
@@ -131,19 +131,19 @@ def test_the_server_accepts_every_header_of_the_proxy() -> None:
 
 
 def test_a_health_check_times_out_before_its_runner() -> None:
-    """A health check times out before the container engine ends it."""
+    """A health check times out before the container engine stops it."""
     assert_order(numbers(CHECK), numbers(CHECKER))
 
 
 def test_all_files_name_the_same_ports() -> None:
-    """All files name the same port for the service, and one port for its metrics."""
+    """All files use the same port for the service, and one port for its metrics."""
     default = DEFAULTS["web_bind"].rpartition(":")[2]
 
     assert {str(port) for port in numbers(PORT).values()} <= {default}
     assert len({*numbers(METRICS_PORT).values()}) <= 1
 
 
-# Each fact that Python defines, and its copies: a pattern with a group for each file.
+# Each fact defined in Python, and its copies: a pattern with a group for each file.
 COPIES: dict[str, tuple[object, dict[str, str]]] = {
     "GRACE": (GRACE, {"uwsgi.ini": r"^worker-reload-mercy = (\d+)"}),
     "web_threads": (DEFAULTS["web_threads"], {"uwsgi.ini": r"^threads = .* echo (\d+)\)$"}),
@@ -192,7 +192,7 @@ def setting(file: str, pattern: str) -> str | None:
 
 
 MOST_WORKERS = setting("gunicorn.conf.py", r"cpus\(\) \+ 1, (\d+)\)")
-# Each fact, and the pattern of a sentence or comment that repeats it.
+# Each fact, and the pattern of each sentence or comment that repeats it.
 SAID: dict[str, tuple[object, str]] = {
     "OVERFLOW in a formula": (OVERFLOW, r"threads \+ (\d+)"),
     "OVERFLOW in words": (OVERFLOW, rf"(?:and |open |\()({'|'.join(WORDS)}|\d+) more\b"),

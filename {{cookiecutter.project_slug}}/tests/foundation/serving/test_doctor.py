@@ -97,7 +97,7 @@ if HAS_POSTGRESQL:
         {"DATABASE_URL": "postgresql://postgres:postgres@localhost/notes"},
     ]
 
-# The end of an app.py whose owner has changed the application.
+# The end of an app.py with an owner's changes.
 CHANGED_APP = """
 _unchanged = create_app
 def create_app(settings=None):
@@ -124,14 +124,14 @@ CHANGES: list[tuple[bool, dict[str, object], list[str]]] = [
 
 
 class Environment:
-    """A good environment, to which a test makes changes."""
+    """A good environment, which tests change."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.monkeypatch = monkeypatch
         self.capsys = capsys
 
     def examine(self, changes: dict[str, str]) -> list[str]:
-        """Run the doctor, compare its exit code and its count, and return the first line of each finding."""
+        """Run the doctor, check its exit code and count, and return the first line of each finding."""
         for name, value in changes.items():
             self.monkeypatch.setenv(name, value)
         code = doctor.main()
@@ -164,7 +164,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def run(module: str, environment: dict[str, str], project: Project) -> subprocess.CompletedProcess[str]:
-    """Run a module of `foundation.serving` with this environment alone."""
+    """Run a module of `foundation.serving` with only this environment."""
     return subprocess.run(
         [sys.executable, "-m", f"{MODULE}.foundation.serving.{module}"],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(project.folder / "src")} | environment,
@@ -176,7 +176,7 @@ def run(module: str, environment: dict[str, str], project: Project) -> subproces
 
 
 def names(output: str) -> list[str]:
-    """Return the name of each finding, without the one that is due to the user who runs the tests."""
+    """Return the names of the findings, except the one caused by the user who runs the tests."""
     found = re.findall(r"^(\w+) ", output, re.MULTILINE)
     if os.geteuid() == 0:
         found.remove("UID")
@@ -209,7 +209,7 @@ def test_a_wrong_setting_is_the_only_finding(
 def test_a_refusal_to_start_is_the_only_finding(
     environment: Environment, finding: str, changes: dict[str, str]
 ) -> None:
-    """Each reason to refuse startup is a finding marked as one, and no other check fires."""
+    """Each reason to refuse startup is a finding marked as such, and no other check fires."""
     (found,) = environment.examine(changes)
 
     assert found.startswith(finding)
@@ -217,7 +217,7 @@ def test_a_refusal_to_start_is_the_only_finding(
 
 
 def test_development_is_examined_as_production(environment: Environment) -> None:
-    """In development the doctor reports what production would refuse, but not the defaults of development."""
+    """In development the doctor reports what production would reject, but not development defaults."""
     found = environment.examine({"APP_ENV": "development", "SECRET_KEY": "x1" * 20})
 
     assert [line.split()[0] for line in found] == ["APP_ENV", "SECRET_KEY"]
@@ -251,7 +251,7 @@ def test_root_is_found(environment: Environment, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_command_reports_what_production_refuses(project: Project) -> None:
-    """One run reports all findings of an environment with which the service would exit with 78."""
+    """One run reports all findings of an environment in which the service would exit with 78."""
     environment = GOOD | {"FLASK_DEBUG": "1", "SECRET_KEY": "x1" * 20, "LOG_LEVL": "x", "TRUSTED_HOSTS": ""}
 
     refused = run("project", environment, project)
@@ -266,7 +266,7 @@ def test_the_command_reports_what_production_refuses(project: Project) -> None:
 
 
 def test_the_doctor_ends_with_78_without_settings(environment: Environment) -> None:
-    """Where no settings can be built, each reason is one line, and the exit code is 78."""
+    """If no settings can be built, each reason is one line, and the exit code is 78."""
     environment.monkeypatch.delenv("DATABASE_URL")
 
     with pytest.raises(SystemExit) as ended:
@@ -287,7 +287,7 @@ def test_a_change_of_the_application_is_found(
     config: dict[str, object],
     expected: list[str],
 ) -> None:
-    """The doctor finds what the owner has changed, and cookies only in an application with sessions."""
+    """The doctor finds the owner's changes, and cookie settings only in an application with sessions."""
 
     def changed(settings: ServiceSettings) -> Flask:
         app = create_app(settings)
@@ -302,7 +302,7 @@ def test_a_change_of_the_application_is_found(
 
 
 def test_the_command_examines_app_py(project: Project) -> None:
-    """The command examines the application that the project's app.py builds."""
+    """The command checks the application built by the project's app.py."""
     project.append(f"{PACKAGE}/app.py", CHANGED_APP)
 
     done = run("doctor", GOOD, project)

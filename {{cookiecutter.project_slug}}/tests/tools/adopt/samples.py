@@ -1,7 +1,7 @@
 """Notebooks and scripts of different shapes, written for these tests and labelled before the first run.
 
-A comment `# goes: kind` on a line labels the statement that begins there. `asks` beside the kind means an
-open question, its own or one of what it needs.
+A comment `# goes: kind` labels the statement that begins on its line. `asks` after the kind means an open
+question, of the statement itself or of one that it needs.
 """
 
 CHURN = (

@@ -37,7 +37,7 @@ def labels(cells: tuple[str, ...]) -> list[tuple[str, bool]]:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_statement_goes_where_its_label_says(shape: str, tmp_path: Path) -> None:
-    """Each statement has the kind and the openness of its label."""
+    """Each statement has the kind and the open question of its label."""
     feature = feature_of(tmp_path, *SAMPLES[shape])
     items = [item for item in feature.plan.items if not isinstance(item.node, ast.Pass)]
 
@@ -49,7 +49,7 @@ def test_each_statement_goes_where_its_label_says(shape: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_plan_is_the_same_each_time(shape: str, tmp_path: Path) -> None:
-    """Two readings of a notebook give one plan and the same files, with one line for each cell."""
+    """Reading a notebook twice gives the same plan and files, with one line per cell."""
     first, second = (feature_of(tmp_path / folder, *SAMPLES[shape]) for folder in ("one", "two"))
 
     assert first.files() == second.files()
@@ -60,7 +60,7 @@ def test_a_plan_is_the_same_each_time(shape: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_no_secret_is_copied(shape: str, tmp_path: Path) -> None:
-    """Passwords and database URLs of a notebook are in no file and not in the plan."""
+    """Passwords and database URLs of a notebook appear neither in files nor in the plan."""
     feature = feature_of(tmp_path, *SAMPLES[shape])
 
     text = "".join(feature.files().values()) + write_plan(feature, [])
@@ -84,7 +84,7 @@ QUESTIONS = {
 
 @pytest.mark.parametrize("shape", QUESTIONS)
 def test_a_decision_is_a_question_with_its_cell(shape: str, tmp_path: Path) -> None:
-    """A decision names its cell, its names and what has to be decided."""
+    """A decision shows its cell, its names and the question."""
     text = write_plan(feature_of(tmp_path, *SAMPLES[shape]), [])
 
     assert [line for line in text.splitlines() if line.startswith("  cell") and QUESTIONS[shape] in line]
@@ -101,7 +101,7 @@ def test_a_cell_without_statements_may_be_a_decision(shape: str, tmp_path: Path)
 
 
 def test_what_is_not_moved_is_a_comment(tmp_path: Path) -> None:
-    """A function whose question is open is in service.py as a comment, below the question."""
+    """A function with an open question is a comment in service.py, below the question."""
     cells = ("model = train()", "def predict(age):\n    return model[age]")
     text = feature_of(tmp_path, *cells).files()["src/shop/adopted/service.py"]
 
@@ -120,7 +120,7 @@ def test_a_function_that_only_changes_a_global_is_not_pure(tmp_path: Path) -> No
 
 
 def test_a_sorted_copy_changes_no_frame(tmp_path: Path) -> None:
-    """`sort_values` returns a copy: only with `inplace` it changes the frame."""
+    """`sort_values` returns a copy; it changes the frame only with `inplace`."""
     cells = "import pandas as pd\ndf = pd.read_csv('a.csv')", "def m():\n    return df.sort_values('v'{})"
 
     plans = [
@@ -132,7 +132,7 @@ def test_a_sorted_copy_changes_no_frame(tmp_path: Path) -> None:
 
 
 def test_a_commit_becomes_the_end_of_a_transaction(tmp_path: Path) -> None:
-    """A view's commit ends `with transaction()`, and no view commits, rolls back or closes a session."""
+    """A commit becomes the end of `with transaction()`; no view commits, rolls back or closes a session."""
     for number, shape in enumerate(("global_session", "shop", "local_sessions")):
         files = feature_of(tmp_path / str(number), *SAMPLES[shape]).files()
         code = re.sub(r"#.*", "", files["src/shop/adopted/views.py"])
@@ -174,7 +174,7 @@ def test_a_return_before_the_commit_is_a_decision(tmp_path: Path) -> None:
 
 
 def test_a_package_that_is_not_installed_is_named(tmp_path: Path) -> None:
-    """A package that pyproject.toml lacks is named with what to do, and imported where it is used."""
+    """A package missing from pyproject.toml is reported with the fix, and imported where it is used."""
     feature = feature_of(tmp_path, *SAMPLES["churn"])
     text = feature.files()[f"src/{feature.package}/adopted/service.py"]
 
@@ -185,7 +185,7 @@ def test_a_package_that_is_not_installed_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_is_read_in_groups(tmp_path: Path) -> None:
-    """A .py file has a line for each group of statements, with the number of its first line."""
+    """In a .py file each group of statements has a line with the number of its first line."""
     write(tmp_path, {"app.py": "import os\nimport re\n\nLIMIT = 3\n\n\ndef f(x):\n    return x\n"})
 
     units = Notebook(tmp_path / "app.py").units

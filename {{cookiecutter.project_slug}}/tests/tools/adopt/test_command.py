@@ -1,4 +1,4 @@
-"""The command: its exit codes, its refusals, and its new files, which are written together or not at all."""
+"""The command: exit codes, errors, and new files, which are written all or none."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ PROJECT = {
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A small project, and a notebook beside it."""
+    """A small project and a notebook."""
     write(tmp_path / "project", PROJECT)
     write(tmp_path, {"churn.ipynb": notebook(*SAMPLES["churn"]), "notes.txt": "", "lost.ipynb": "[]"})
     write(tmp_path, {"no.ipynb": "no JSON", "list.py": "", "bad.py": "x = (\n"})
@@ -60,7 +60,7 @@ WRONG = {
 def test_a_wrong_argument_ends_with_2(
     arguments: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Wrong usage ends with 2 and a line that names it; nothing is written or changed."""
+    """Invalid usage exits with 2 and one line with the reason; nothing is written or changed."""
     monkeypatch.chdir(project.parent)
     before = contents(project)
 
@@ -88,7 +88,7 @@ def test_a_plan_writes_nothing(project: Path, capsys: pytest.CaptureFixture[str]
 def test_a_failed_write_leaves_nothing(
     fails_at: int, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A write that fails after some files removes them, and the command ends with 1 and one line."""
+    """If a write fails after some files, they are removed, and the command exits with 1 and one line."""
     before, original = contents(project), Path.write_text
     written: list[Path] = []
 

@@ -1,4 +1,4 @@
-"""Samples of code whose lines name the findings that are expected on them: `# expect: N101`."""
+"""Code samples whose lines name their expected findings: `# expect: N101`."""
 
 import json
 import os
@@ -21,7 +21,7 @@ Marks = Counter[tuple[str, int | None, int]]
 
 
 def write(folder: Path, files: dict[str, str]) -> list[Path]:
-    """Write files below a folder, and return the folder as the path to examine."""
+    """Write files to a folder, and return the folder as the path to check."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def write(folder: Path, files: dict[str, str]) -> list[Path]:
 
 
 def notebook(*cells: str) -> str:
-    """Return a notebook with these cells of code; one that starts with `#md` has prose."""
+    """Return a notebook with these code cells; a cell that starts with `#md` is prose."""
     document = {
         "cells": [
             {
@@ -68,7 +68,7 @@ def diagnose(folder: Path, text: str) -> list[Finding]:
 
 
 def run_tool(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command as a process, in a folder and with little of this environment."""
+    """Run the command as a process, in a folder and a minimal environment."""
     command = [sys.executable, "-B", str(TOOL), *arguments]
     environment = {"PATH": os.environ["PATH"]}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The command: its formats, its exit codes, and comments that silence findings."""
+"""The command: output formats, exit codes, and comments that silence findings."""
 
 import ast
 import json
@@ -23,12 +23,12 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
 def run_apart(
     command: list[str], folder: Path, environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in a folder, with nothing but this environment."""
+    """Run a command in a folder, with only this environment."""
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_the_text_explains_each_rule_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The text has a line and the uses for each finding, reason and fix once for each rule, and a count."""
+    """The text has a line and the uses per finding, a reason and a fix per rule, and a count."""
     write(tmp_path, {"app.py": BAD + "app.run()\n"})
 
     code, text = run(capsys, tmp_path)
@@ -59,7 +59,7 @@ def test_json_is_one_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_fingerprint_survives_a_move(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A finding keeps its fingerprint when its line moves, and each finding has another one."""
+    """A finding keeps its fingerprint when its line moves, and each finding has its own."""
     write(tmp_path, {"app.py": BAD})
     before = json.loads(run(capsys, tmp_path, "--format", "json")[1])
     write(tmp_path, {"app.py": "# moved\n\n" + BAD})
@@ -70,7 +70,7 @@ def test_a_fingerprint_survives_a_move(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_sarif_has_rules_results_and_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The SARIF log has the fields that code scanning needs, and every result names a rule of the log."""
+    """The SARIF log has the fields that code scanning needs, and every result refers to a rule in it."""
     write(tmp_path, {"app.py": BAD, "a.ipynb": notebook(FLASK, "app.run()")})
 
     code, text = run(capsys, tmp_path, "--format", "sarif")
@@ -117,7 +117,7 @@ def test_github_gets_an_annotation_for_each_finding(
 def test_a_comment_silences_with_a_reason(
     comment: str, silent: bool, above: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A comment silences the rules that it names, on its line or the next one, and only with a reason."""
+    """A comment with a reason silences the rules that it names, on its line or the next."""
     line = f"{comment}\nseen = dict()" if above else f"seen = dict()  {comment}"
     write(tmp_path, {"app.py": BAD.replace("seen = {}", line).replace("app.run()\n", "")})
 
@@ -159,7 +159,7 @@ WRONG: list[list[str]] = [
 
 @pytest.mark.parametrize("arguments", WRONG)
 def test_a_wrong_argument_ends_with_2(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path that is missing or no code, an unknown option, and a proof that does not exist end with 2."""
+    """A missing path, a path without code, an unknown option and an unknown proof exit with 2."""
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -176,7 +176,7 @@ SETTING = '{"name": "TRUSTED_HOSTS", "problem": "is not set", "fix": "set it"}'
     ids=["good", "bad", "none"],
 )
 def test_findings_about_settings_are_joined(finding: str, status: int, expected: int, tmp_path: Path) -> None:
-    """Findings of a module stand before those about code; its exit code counts where it has no findings."""
+    """A module's findings precede those about code; without findings its exit code is used."""
     (tmp_path / "checks.py").write_text(f"import sys\nprint({f'[{finding}]'!r})\nsys.exit({status})\n")
     write(tmp_path, {"app.py": FLASK})
     command = [
@@ -198,7 +198,7 @@ def test_findings_about_settings_are_joined(finding: str, status: int, expected:
 
 
 def test_the_folder_runs_alone(tmp_path: Path) -> None:
-    """A copy of the folder elsewhere runs with nothing but Python: as a folder, and as a module."""
+    """A copy of the folder elsewhere needs only Python: it runs as a folder and as a module."""
     (tmp_path / "elsewhere").symlink_to(ROOT / "tools")
     write(tmp_path, {"code/app.py": BAD})
     ways: dict[str, dict[str, str]] = {"elsewhere/doctor": {}, "-mdoctor": {"PYTHONPATH": "elsewhere"}}

@@ -1,4 +1,4 @@
-"""Each hazard of the catalogue: code that has it, and code that only looks like it."""
+"""Each hazard of the catalogue: code with it, and code that only resembles it."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ class User(Base):
     __tablename__ = "users"
 """
 START = FLASK + ORM
-# The hazard, with a label on each line that has a finding.
+# The hazard, with a label on each line with a finding.
 BAD = {
     "N101 session": "session = Session(engine)  # expect: N101",
     "N101 from a sessionmaker": "Local = sessionmaker(engine)\nsession = Local()  # expect: N101",
@@ -492,7 +492,7 @@ GOOD = {
 
 
 def code(text: str) -> str:
-    """Return a sample below the imports that it needs."""
+    """Return a sample with its imports."""
     lines = text.strip("\n").split("\n")
     indent = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
     return START + "\n".join(line[indent:] for line in lines) + "\n"
@@ -500,7 +500,7 @@ def code(text: str) -> str:
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_hazard_is_found(name: str, tmp_path: Path) -> None:
-    """Each labelled line has its finding, once for each object, and no other line has one."""
+    """Each labelled line has its finding, once per object, and no other line has one."""
     text = code(BAD[name])
 
     assert found(diagnose(tmp_path, text)) == expected(text)
@@ -513,13 +513,13 @@ def test_what_looks_like_a_hazard_is_not_found(name: str, tmp_path: Path) -> Non
 
 
 def test_every_hazard_has_samples() -> None:
-    """Each rule has code that has it, and each one that is about names has code that only looks like it."""
+    """Each rule has code with the hazard, and each rule about names has code that only resembles it."""
     assert {name.split()[0] for name in BAD} | {"N601"} == set(CATALOGUE)
     assert {name.split()[0] for name in GOOD} | {"N601", "X901"} == set(CATALOGUE)
 
 
 def test_an_object_is_one_finding_with_all_its_uses(tmp_path: Path) -> None:
-    """A session that three views use, one through a function, is one finding with each use and its way."""
+    """A session that three views use, one through a function, is one finding with each use and its path."""
     text = code("""
         session = Session(engine)
         def find():

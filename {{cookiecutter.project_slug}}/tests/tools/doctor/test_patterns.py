@@ -1,4 +1,4 @@
-"""Patterns of tutorials and of notebooks, written for these tests and labelled before the first run.
+"""Patterns from tutorials and notebooks, written for these tests and labelled before the first run.
 
 The labels are in the code: a line that ends in `# expect: N101` has that finding, and no other line has one.
 """
@@ -81,7 +81,7 @@ if __name__ == "__main__":
     app.run(host="0.0.0.0", debug=True)
 """
 
-# A chat about a document that a client uploads: globals that a request binds.
+# A chat about an uploaded document: globals set by a request.
 DOCUMENTS = """
 from flask import Flask, request, jsonify
 from transformers import pipeline
@@ -215,7 +215,7 @@ def me():
     return current_user.name
 """
 
-# Jobs beside the requests: a scheduler and a thread that start with the file.
+# Background jobs: a scheduler and a thread that start with the file.
 JOBS = """
 import threading
 import time
@@ -414,13 +414,13 @@ NOTEBOOKS = {"climate": CLIMATE, "pushed": PUSHED, "analysis": ANALYSIS}
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_pattern_in_a_file_has_its_findings(name: str, tmp_path: Path) -> None:
-    """The findings in a pattern are those of its labels, line by line."""
+    """The findings in a pattern match its labels, line by line."""
     assert found(diagnose(tmp_path, FILES[name])) == expected(FILES[name])
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_pattern_in_a_notebook_has_its_findings(name: str, tmp_path: Path) -> None:
-    """The findings in a notebook are those of its labels; a cell that does not parse is one on its line."""
+    """The findings in a notebook match its labels; a cell that does not parse is a finding on its line."""
     path = tmp_path / "pattern.ipynb"
     path.write_text(notebook(*NOTEBOOKS[name]))
     marks = Marks()

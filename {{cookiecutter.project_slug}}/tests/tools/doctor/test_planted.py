@@ -1,4 +1,4 @@
-"""A service with sixteen planted hazards, as a file and as a notebook, and a service that has none."""
+"""A service with sixteen planted hazards, as a file and as a notebook, and a service without any."""
 
 from pathlib import Path
 from textwrap import dedent
@@ -149,7 +149,7 @@ def test_every_planted_hazard_of_a_service_is_found(tmp_path: Path) -> None:
 
 
 def test_every_planted_hazard_of_a_notebook_is_found(tmp_path: Path) -> None:
-    """The same code in cells has the same findings, each in its cell."""
+    """The same code in a notebook has the same findings, each in its cell."""
     (tmp_path / "shop.ipynb").write_text(notebook(*CELLS))
     marks = Marks()
     for number, cell in enumerate(CELLS, 1):
@@ -161,5 +161,5 @@ def test_every_planted_hazard_of_a_notebook_is_found(tmp_path: Path) -> None:
 
 
 def test_a_good_service_has_no_finding(tmp_path: Path) -> None:
-    """Engines, sessionmakers, removed scoped sessions, registries, cached loaders and locks are right."""
+    """Engines, sessionmakers, removed scoped sessions, registries, cached loaders and locks are correct."""
     assert diagnose(tmp_path, GOOD) == []

@@ -10,7 +10,7 @@ from .samples import run_tool
 
 @pytest.mark.parametrize("rule", PROOFS)
 def test_a_proof_fails_before_the_fix_and_passes_after(rule: str, postgresql: PostgreSQL) -> None:
-    """A proof shows its hazard, and nothing after the fix; it leaves no schema behind."""
+    """A proof shows its hazard, and no failure after the fix; it leaves no schema behind."""
     url = postgresql.empty()
 
     done = run_tool("--explain", rule, "--prove", url)

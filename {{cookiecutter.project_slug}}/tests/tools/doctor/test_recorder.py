@@ -1,4 +1,4 @@
-"""The record of an application that is imported, and that serves a request in two forked processes."""
+"""The record of an imported application that serves a request in two forked processes."""
 
 import json
 import subprocess
@@ -80,7 +80,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_record_of_a_hazardous_application(tmp_path: Path) -> None:
-    """Connections, threads and contexts of the import are found, and changes and repeats of the requests."""
+    """Connections, threads and contexts from the import are found, and changes and repeats by requests."""
     write(tmp_path, {"shop.py": BAD})
 
     done = run(tmp_path, "--app", "shop")

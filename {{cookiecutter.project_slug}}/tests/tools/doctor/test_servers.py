@@ -1,4 +1,4 @@
-"""Levels that follow the configuration of the server beside the code."""
+"""Levels that depend on the server configuration next to the code."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ HIGH = {"N102": "error", "N402": "warning", "N403": "error", "N601": "error"}
     ],
 )
 def test_levels_follow_the_server(name: str, text: str, levels: dict[str, str], tmp_path: Path) -> None:
-    """An object that crosses a fork is worse if the server loads the code first; the setting is a finding."""
+    """An object that crosses a fork is worse if the server preloads the code; the setting is a finding."""
     write(tmp_path, {"app.py": APP, name: text or " "})
 
     assert {finding.rule: finding.level for finding in examine([tmp_path])[0]} == levels
@@ -69,7 +69,7 @@ def test_uwsgi_needs_its_option_for_threads(options: str, rules: set[str], tmp_p
 
 
 def test_the_configuration_above_the_code_counts(tmp_path: Path) -> None:
-    """The nearest folder with a configuration counts, up to the root of the project."""
+    """The nearest configuration counts, up to the root of the project."""
     write(tmp_path, {"src/shop/app.py": APP, "uwsgi.ini": "[uwsgi]\nmaster = true\n", "pyproject.toml": " "})
 
     findings, _ = examine([tmp_path / "src" / "shop"])
@@ -80,7 +80,7 @@ def test_the_configuration_above_the_code_counts(tmp_path: Path) -> None:
 
 
 def test_a_notebook_does_not_contradict_the_configuration(tmp_path: Path) -> None:
-    """An object that a notebook keeps crosses no fork, because no server loads a notebook."""
+    """A notebook's object crosses no fork, because servers do not load notebooks."""
     cells = "import sqlite3", "conn = sqlite3.connect('a.db')", "conn.execute('SELECT 1')"
     write(tmp_path, {"notebooks/mine.ipynb": notebook(*cells), "gunicorn.conf.py": "preload_app = True\n"})
 

@@ -30,14 +30,14 @@ CELLS = {
 
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_of_ipython_is_read(name: str, tmp_path: Path) -> None:
-    """IPython's commands are no errors, and the names that they give are defined."""
+    """IPython's commands are not errors, and define their names."""
     write(tmp_path, {"a.ipynb": notebook(CELLS[name])})
 
     assert examine([tmp_path])[0] == []
 
 
 def test_a_place_in_a_notebook_has_cell_and_line(tmp_path: Path) -> None:
-    """Cells are counted from 1 with those of prose, and lines start again in each."""
+    """Cells are counted from 1, including prose, and lines are counted per cell."""
     write(tmp_path, {"a.ipynb": notebook("#md prose", SERVES, "\n\n%%time\n" + HAZARD)})
 
     (finding,) = examine([tmp_path / "a.ipynb"])[0]
@@ -47,7 +47,7 @@ def test_a_place_in_a_notebook_has_cell_and_line(tmp_path: Path) -> None:
 
 
 def test_a_broken_cell_costs_only_itself(tmp_path: Path) -> None:
-    """A cell that does not parse is one note; the other cells are checked, and its names count as known."""
+    """A cell that does not parse is one remark; other cells are checked, and its names count as defined."""
     write(tmp_path, {"a.ipynb": notebook(SERVES, "def rows(:\n    pass", HAZARD, "rows()\nlost()")})
 
     findings, _ = examine([tmp_path])
@@ -57,7 +57,7 @@ def test_a_broken_cell_costs_only_itself(tmp_path: Path) -> None:
 
 
 def test_a_notebook_beside_a_service_may_send_statements(tmp_path: Path) -> None:
-    """Cells with the session that a service has for notebooks may send statements, and share no session."""
+    """Cells that use the service's notebook session may send statements, and share no session."""
     ask = "with session() as s:\n    s.execute('select 1')"
     kept = (
         "import sqlalchemy.orm as o\nkept = o.Session(engine)\n@app.get('/')\ndef index():\n    kept.commit()"
@@ -72,14 +72,14 @@ def test_a_notebook_beside_a_service_may_send_statements(tmp_path: Path) -> None
     apart = found(examine([tmp_path / "apart"])[0])
 
     assert found(examine([tmp_path / "beside"])[0]) == Marks([("N103", 5, 2)])
-    # A server loads this file, whatever it imports.
+    # Servers load this file, whatever it imports.
     write(tmp_path, {"served/app.py": "\n".join([service, *cells])})
     assert {finding.rule for finding in examine([tmp_path / "served"])[0]} >= {"N102", "N103"}
     assert apart - Marks([("N103", 5, 2)]) == Marks([("N102", 3, 2), ("N102", 4, 2)])
 
 
 def test_a_file_that_a_cell_writes_is_read(tmp_path: Path) -> None:
-    """The body of %%writefile is a file beside the notebook, which other cells can import."""
+    """The body of %%writefile is a file next to the notebook, which other cells can import."""
     body = "%%writefile app.py\n" + SERVES + HAZARD
     write(tmp_path, {"a.ipynb": notebook("import app", body)})
 
@@ -89,7 +89,7 @@ def test_a_file_that_a_cell_writes_is_read(tmp_path: Path) -> None:
 
 
 def test_old_and_foreign_notebooks_are_read(tmp_path: Path) -> None:
-    """Format 3 is read, a notebook of another language is left out, and one that is no JSON is a note."""
+    """Format 3 is read, a notebook in another language is skipped, and invalid JSON is a remark."""
     old = '{"worksheets": [{"cells": [{"cell_type": "code", "input": ["def broken("]}]}]}'
     julia = notebook("f(x) = )(").replace('"python"', '"julia"')
     write(tmp_path, {"old.ipynb": old, "julia.ipynb": julia, "none.ipynb": "no JSON", "list.ipynb": "[]"})
@@ -106,7 +106,7 @@ def test_old_and_foreign_notebooks_are_read(tmp_path: Path) -> None:
 
 
 def test_a_notebook_without_views_gets_one_note(tmp_path: Path) -> None:
-    """An analysis that keeps sessions gets one note that names them, and none about its queries."""
+    """An analysis that keeps sessions gets one remark that names them, and none about its queries."""
     imports = "from sqlalchemy import create_engine\nfrom sqlalchemy.orm import Session"
     write(
         tmp_path,
@@ -126,7 +126,7 @@ def test_a_notebook_without_views_gets_one_note(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_read_without_its_tests(tmp_path: Path) -> None:
-    """Tests, hidden folders and environments are left out, but not a file that is named."""
+    """Tests, hidden folders and environments are skipped, but explicitly named files are not."""
     skipped = ["tests/a.py", "test_a.py", "a_test.py", "conftest.py", ".hidden/a.py", "node_modules/a.py"]
     write(
         tmp_path, dict.fromkeys([*skipped, "env/lib/a.py"], HAZARD) | {"env/pyvenv.cfg": "", "app.py": SERVES}
@@ -184,7 +184,7 @@ def test_names_are_followed_across_files(statement: str, use: str, tmp_path: Pat
 
 
 def test_circles_end(tmp_path: Path) -> None:
-    """Modules that import each other, and names that are defined by themselves, are read to the end."""
+    """Circular imports and self-referential names do not stop the analysis."""
     files = {
         "a.py": "from b import x\nfrom a import y\nx = x\ny = lambda: y()\nz = z()\nclass A(A): b = 1\n",
         "b.py": "from a import x\nfrom b import *\ndef f(): return f()\nf()\n" + SERVES,
@@ -195,7 +195,7 @@ def test_circles_end(tmp_path: Path) -> None:
 
 
 def test_deep_code_is_read_or_reported(tmp_path: Path) -> None:
-    """An expression that is too deep for Python's parser, or for the walk, costs a note and no traceback."""
+    """An expression too deep for Python's parser or the walk causes a remark, not a traceback."""
     deep = {"sum.py": "x = " + " + ".join(["1"] * 3000), "call.py": "x = " + "f(" * 150 + ")" * 150}
     write(tmp_path, deep | {"null.py": "a\0b", "app.py": SERVES + HAZARD})
     (tmp_path / "latin.py").write_bytes(b"# -*- coding: latin-1 -*-\nx = '\xe9'\n")

@@ -1,4 +1,4 @@
-"""A view that binds a field, and logs it when another request has bound its own."""
+"""A view that binds a field, and logs after another request has bound its own."""
 
 from __future__ import annotations
 

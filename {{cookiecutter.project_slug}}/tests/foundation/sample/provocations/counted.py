@@ -1,4 +1,4 @@
-"""A view that forgets to commit, whose clean-up fails, and that counts its own requests."""
+"""A view that forgets to commit, has a failing clean-up, and counts its own requests."""
 
 from __future__ import annotations
 

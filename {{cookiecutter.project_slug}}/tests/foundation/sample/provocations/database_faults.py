@@ -1,4 +1,4 @@
-"""Requests that provoke failures of the database."""
+"""Requests that provoke database failures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_to(app: Flask) -> None:
 
     @app.get("/greedy")
     def greedy() -> str:
-        # Two connections for one request: as many such requests as there are threads wait for each other.
+        # Two connections for one request: as many such requests as threads wait for each other.
         db.session.execute(text("SELECT 1"))
         with db.engine.connect() as connection:
             connection.execute(text("SELECT pg_sleep(0.1)"))

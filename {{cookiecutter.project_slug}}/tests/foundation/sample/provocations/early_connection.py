@@ -1,4 +1,4 @@
-"""A session as notebooks have it: made once at the top, and kept."""
+"""A session as in notebooks: created once at the top, and kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from {{cookiecutter.package_name}}.foundation.database import db
 
 
 def add_to(app: Flask) -> None:
-    """Open two connections now, before the server forks: one is kept, one goes back to the pool."""
+    """Open two connections now, before the server forks: one is kept, one returns to the pool."""
     with app.app_context():
         engine = db.engine
     session = Session(engine)

@@ -1,4 +1,4 @@
-"""A thread as scripts have it: made at the top, and just writing to the log when the server forks."""
+"""A thread as in scripts: started at the top, and writing to the log while the server forks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flask import Flask
 
 
 def add_to(app: Flask) -> None:
-    """Start the thread; it keeps the log's lock until a request comes to where it runs. Serve /log, /draw."""
+    """Start the thread, which holds the log's lock until a request reaches its process. Serve /log, /draw."""
     handler = logging.getLogger().handlers[0]
     writes, served = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""A model that takes as long to load as the proof wants, and notes the processes that load it."""
+"""A model that loads as long as the proof wants, and records the processes that load it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A view that holds a connection until its process is killed, and one that names the process."""
+"""A view that holds a connection until its process is killed, and one that returns the process id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from {{cookiecutter.package_name}}.foundation.database import db
 
 
 def add_to(app: Flask) -> None:
-    """Serve /held, which leaves a file named for its process, and /pid."""
+    """Serve /held, which creates a file named after its process, and /pid."""
     folder = Path.cwd()
 
     @app.get("/held")

@@ -1,4 +1,4 @@
-"""A view that hangs in the middle of its transaction, one that waits, and a list of the workers."""
+"""A view that hangs in its transaction, one that waits, and a list of the workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..samples import FoundationSample, add_sample, change_sample
 
 
 def add_to(app: Flask) -> None:
-    """Serve /hang and /wait. A process leaves a file named for its pid in `workers`, `hanging`, `waiting`."""
+    """Serve /hang and /wait. Processes create files named by their pid in `workers`, `hanging`, `waiting`."""
     folder = Path.cwd()
 
     def leave_pid(place: str) -> None:
@@ -33,7 +33,7 @@ def add_to(app: Flask) -> None:
             change_sample(session, sample, "half done")
             add_sample(session, "half done")
             leave_pid("hanging")
-            # Like an extension in C that holds the interpreter's lock: no other thread runs.
+            # Like a C extension that holds the interpreter's lock: no other thread runs.
             ctypes.PyDLL(None).sleep(60)
         return "done"
 

@@ -1,4 +1,4 @@
-"""Faults of a request that names one: its process is killed, or it gets a 503, before or after its commit."""
+"""Requested faults: the process is killed, or the client gets a 503, before or after the commit."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def add_to(app: Flask) -> None:
 
     @event.listens_for(db.session, "after_commit")
     def die_after(session: object) -> None:
-        # Immediately: whatever is committed later than the work is lost.
+        # Immediately: anything committed after the work is lost.
         _die("killed after")
 
     @app.after_request
     def refuse_after(response: Response) -> Response:
         if _fault() == "refused after":
-            # As if the connection broke when the database had committed.
+            # As if the connection broke after the database had committed.
             response = problem(503)
             response.headers["Retry-After"] = "2"
         return response

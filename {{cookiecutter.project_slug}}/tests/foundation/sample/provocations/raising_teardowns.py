@@ -1,4 +1,4 @@
-"""Clean-ups that fail, in every way in which applications register them."""
+"""Failing clean-ups, registered in every possible way."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..samples import FoundationSample, add_sample
 
 
 def add_to(app: Flask) -> None:
-    """Serve requests after which one clean-up fails, or every one; and report what they leave."""
+    """Serve requests after which one clean-up fails, or all of them, and report what they leak."""
     bp = Blueprint("leaving", __name__)
 
     @bp.post("/leave/<way>")
@@ -26,7 +26,7 @@ def add_to(app: Flask) -> None:
         g.way = way
         with transaction() as session:
             add_sample(session, "kept")
-        # The session reads on: its connection is in use when the clean-ups begin.
+        # The session keeps reading: its connection is in use when the clean-ups start.
         db.session.get(FoundationSample, 1)
         if way == "dead_connection":
             kill_connection()
@@ -68,7 +68,7 @@ def add_to(app: Flask) -> None:
 
 
 def kill_connection() -> None:
-    """Let the session's connection die unnoticed, as far as its kind of database can."""
+    """Break the session's connection unnoticed, as far as its kind of database allows."""
     if db.engine.dialect.name == "postgresql":
         backend = db.session.scalar(text("SELECT pg_backend_pid()"))
         with db.engine.connect() as another:

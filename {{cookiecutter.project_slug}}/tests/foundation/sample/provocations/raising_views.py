@@ -10,7 +10,7 @@ from flask import Flask, Response, request
 
 
 def add_to(app: Flask) -> None:
-    """Serve /raise, /export, which raises in the middle, /header, and /hold, until it may end."""
+    """Serve /raise, /export, which raises in the middle, /header, and /hold, which waits for its test."""
     folder = Path.cwd()
 
     @app.get("/raise")

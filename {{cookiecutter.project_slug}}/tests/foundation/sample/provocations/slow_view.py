@@ -1,4 +1,4 @@
-"""A view that waits for its test, which holds a request in flight for as long as it needs."""
+"""A view that waits for its test, to keep a request in flight as long as needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flask import Flask
 
 
 def add_to(app: Flask) -> None:
-    """Serve /slow, which creates a file when it begins, and waits for another one to end."""
+    """Serve /slow, which creates a file at its start, and waits for another file to finish."""
     folder = Path(os.getcwd())  # noqa: PTH109  # Before a server changes it.
 
     @app.get("/slow")

@@ -9,7 +9,7 @@ from flask import Flask
 
 
 def add_to(app: Flask) -> None:
-    """Call the application inside an `except` block, and log every error that a teardown gets."""
+    """Call the application inside an `except` block, and log every error that teardown functions get."""
     inner = app.wsgi_app
 
     def busy_server(environ: Any, start_response: Any) -> Iterable[bytes]:

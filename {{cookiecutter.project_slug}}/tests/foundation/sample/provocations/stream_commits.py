@@ -1,4 +1,4 @@
-"""Streams that write: as rule 5 of the README requires, and in the ways that could lose a commit."""
+"""Streams that write: as rule 5 of the README requires, and in ways that could lose a commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams, as the README recommends them and as usual; and a view that reports what is left."""
+"""Streams, as the README recommends and as commonly written; and a view that reports leaks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from {{cookiecutter.package_name}}.foundation.database import db
 
 
 class Keeper:
-    """A middleware that hides close() from the server and keeps the body, as some that measure do."""
+    """A middleware that hides close() from the server and keeps the body, like some for measurements."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -22,14 +22,14 @@ class Keeper:
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         response: Iterable[bytes] = self.app(environ, start_response)
         if environ["PATH_INFO"] != "/careless":
-            self.kept = ()  # The kept body ends here, on another request's thread.
+            self.kept = ()  # The kept body is collected here, on another request's thread.
             return response
         self.kept = response
         return map(bytes, response)
 
 
 class Looker:
-    """A middleware that notes whether a request finds a context before Flask has begun with it."""
+    """A middleware that records whether a request sees a context before Flask starts."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
