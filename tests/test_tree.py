@@ -181,10 +181,12 @@ def test_no_blank_line_follows_a_control_line() -> None:
 @each_combination
 @each_deployment
 def test_every_table_ends_where_its_rows_end(answers: Answers, deployment: str, bake: Bake) -> None:
-    """Each table of each document is parsed as its rows, without any other line."""
+    """Each table of each document is parsed as its rows, with as many cells each, and no other line."""
     for path in bake(**answers | DEPLOYMENTS[deployment]).rglob("*.md"):
         for table in tables(path.read_text(encoding="utf-8")):
             assert all(line.startswith("|") for line in table), (path, table)
+            plain = [re.sub(r"`[^`]*`|\\.", "", line) for line in table]
+            assert len({line.count("|") for line in plain}) == 1, (path, table)
 
 
 def tables(text: str) -> list[list[str]]:

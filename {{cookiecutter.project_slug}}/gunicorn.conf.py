@@ -33,11 +33,11 @@ bind = _foundation.addresses(_settings)
 
 # -- processes ---------------------------------------------------------------------------------
 
-worker_class = _settings.web_worker_class
+worker_class = _foundation.worker_class(_settings)
 workers = _settings.web_concurrency or min(2 * _foundation.cpus() + 1, 9)
 _foundation.share_processors(workers)
 # gunicorn would turn a sync worker that has threads into gthread.
-threads = _settings.web_threads if worker_class == "gthread" else 1
+threads = _settings.web_threads if _foundation.has_threads(_settings) else 1
 # Loaded once, before the fork: a broken service never starts, memory is shared, and SIGHUP cannot
 # put broken code in service. It loads no new code either: deploy by restart.
 preload_app = _settings.web_preload

@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 from ..foundation import databases
 from ..foundation.proofs.test_database_faults import Private, private_server
 from ..foundation.proofs.test_overload import Waiting
+from ..foundation.proofs.test_slow_clients import sockets
 from ..foundation.proofs.test_stop import AGAIN, TAKE
 from ..foundation.servers import Kind, Server, wait_until
 from .conftest import PYTHONPATH, Start, gunicorn, uwsgi
@@ -66,6 +67,25 @@ def test_work_is_done_for_a_client_that_has_left(start: Start) -> None:
 
     assert slow.answer().status == 200
     wait_until(lambda: texts(server) == ["late"], "the work is done")
+
+
+@pytest.mark.parametrize("cut", [30, -2], ids=["half a head", "half a body"])
+def test_half_a_request_holds_a_thread(cut: int, start: Start) -> None:
+    """Half a request holds a thread of gunicorn, and one that came whole waits for the other half."""
+    server = start(gunicorn("--worker-class gthread --threads 1"))
+    request = b"POST /notes HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nslow"
+    wait_until(lambda: sockets(server) == 0, "the first request's connection is closed")
+
+    with server.connection() as slow, server.connection() as last:
+        slow.sendall(request[:cut])
+        whole = Waiting(server, "POST", "/notes", b"whole")
+        last.sendall(b"GET")
+        wait_until(lambda: sockets(server) == 3, "the worker has accepted all")
+        slow.sendall(request[cut:])
+        assert slow.recv(12).endswith(b"201")
+
+    assert whole.answer().status == 201
+    assert texts(server) == ["slow", "whole"]
 
 
 def test_die_on_term_drops_the_request_in_flight(start: Start) -> None:

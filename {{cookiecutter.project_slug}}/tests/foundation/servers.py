@@ -20,6 +20,7 @@ from .processes import PATIENCE, Answer, WebServer, free_port, run, serve, wait_
 # Proofs import everything about servers from here.
 __all__ = [
     "FLASK",
+    "GTHREAD",
     "GUNICORN",
     "KINDS",
     "MODULE",
@@ -150,8 +151,14 @@ FLASK = Kind(
     "flask", ("python", "-m", f"{MODULE}.foundation.serving.development"), {}, "werkzeug", usual=False
 )
 GUNICORN = _installed(
-    _gunicorn("gthread", usual=True), _gunicorn("sync"), _gunicorn("gevent"), _gunicorn("gevent_pywsgi")
+    _gunicorn("gthread", usual=True),
+    _gunicorn("gthread_patient"),
+    _gunicorn("sync"),
+    _gunicorn("gevent"),
+    _gunicorn("gevent_pywsgi"),
 )
+# gunicorn's thread workers, its own first.
+GTHREAD = [kind for kind in GUNICORN if "gthread" in kind.name]
 WITH_WORKERS = _installed(*GUNICORN, UWSGI)
 KINDS = _installed(*WITH_WORKERS, PYWSGI, FLASK)
 

@@ -320,7 +320,7 @@ class ServiceSettings(BaseSettings):
         None, gt=0, le=512, description="Worker processes; by default from the processors"
     )
     web_threads: _Count = Field(4, gt=0, le=512, description="Threads of a worker, connections in its pool")
-    web_worker_class: Literal["gthread", "sync", "gevent", "gevent_pywsgi"] = Field(
+    web_worker_class: Literal["gthread", "gthread_patient", "sync", "gevent", "gevent_pywsgi"] = Field(
         "gthread", description="The kind of gunicorn's workers"
     )
     web_preload: bool = Field(True, description="gunicorn loads the service once, before it forks")

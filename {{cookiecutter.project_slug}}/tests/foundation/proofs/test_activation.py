@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ..fixtures import SECRET
-from ..servers import GUNICORN, PATIENCE, WITH_WORKERS, Kind, Project, Server, activated
+from ..servers import GTHREAD, PATIENCE, WITH_WORKERS, Kind, Project, Server, activated
 from .conftest import Start
 
 each_supervised = pytest.mark.parametrize("kind", WITH_WORKERS, ids=str)
@@ -112,7 +112,7 @@ def test_a_service_that_cannot_start_reports_no_readiness(
             assert "READY=1" not in lines
 
 
-@pytest.mark.parametrize("kind", GUNICORN[:1], ids=str)
+@pytest.mark.parametrize("kind", GTHREAD, ids=str)
 def test_the_log_names_the_connections_the_database_must_allow(
     kind: Kind, start: Start, database_url: str
 ) -> None:

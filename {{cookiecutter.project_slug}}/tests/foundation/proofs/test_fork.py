@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ..databases import PostgreSQL
-from ..servers import GUNICORN, PACKAGE, UWSGI, Kind, Project
+from ..servers import GTHREAD, GUNICORN, PACKAGE, UWSGI, Kind, Project
 from .conftest import Start
 
 UWSGI_PREFORK = [UWSGI] if UWSGI.is_installed else []
 STARTS = [
     *(pytest.param(kind, True, id=str(kind)) for kind in (*GUNICORN, *UWSGI_PREFORK)),
     # Without Python's fork hooks, only the pools' own check remains.
-    *(pytest.param(kind, False, id=f"{kind}-no-hooks") for kind in (*GUNICORN[:1], *UWSGI_PREFORK)),
+    *(pytest.param(kind, False, id=f"{kind}-no-hooks") for kind in (*GTHREAD, *UWSGI_PREFORK)),
 ]
 
 

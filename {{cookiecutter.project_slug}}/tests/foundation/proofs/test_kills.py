@@ -153,7 +153,7 @@ def test_a_hanging_worker_is_replaced_and_rolled_back(
 
 
 # A waiting sync worker counts as hanging, and gunicorn's pywsgi worker counts no requests.
-RECYCLED = [kind for kind in WITH_WORKERS if kind.name.endswith(("gthread", "gevent", "uwsgi"))]
+RECYCLED = [kind for kind in WITH_WORKERS if kind.name.endswith(("gthread", "patient", "gevent", "uwsgi"))]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ import pytest
 from ..fixtures import SECRET
 from ..processes import Program
 from ..servers import (
+    GTHREAD,
     GUNICORN,
     PACKAGE,
     PATIENCE,
@@ -45,14 +46,14 @@ OLD, NEW = "the old code", "the new code, which is longer"  # Python also detect
 NO_PRELOAD = {"WEB_PRELOAD": "false"}
 GUNICORN_ROLLS = [
     pytest.param(kind, settings, id=f"{kind}{suffix}")
-    for kind in GUNICORN[:1]
+    for kind in GTHREAD
     for settings, suffix in (({}, ""), (NO_PRELOAD, "-no-preload"))
 ]
 ROLLS = [
     *(pytest.param(kind, {}, id=str(kind)) for kind in WITH_WORKERS),
     *(
         pytest.param(kind, NO_PRELOAD, id=f"{kind}-no-preload", marks=pytest.mark.thorough)
-        for kind in GUNICORN[:1]
+        for kind in GTHREAD
     ),
 ]
 # The hooks of gunicorn.conf.py make SIGHUP equal to SIGUSR2.
@@ -244,7 +245,7 @@ def test_a_signal_alone_does_not_switch_gunicorn_to_broken_code(
     assert server.process.poll() is None
 
 
-@pytest.mark.parametrize("kind", GUNICORN[:1], ids=str)
+@pytest.mark.parametrize("kind", GTHREAD, ids=str)
 def test_a_process_that_its_supervisor_watches_is_not_replaced(kind: Kind, start: Start) -> None:
     """A gunicorn that reports to its supervisor is not replaced by a signal, and logs that."""
     server = start(kind, NOTIFY_SOCKET="/nowhere")

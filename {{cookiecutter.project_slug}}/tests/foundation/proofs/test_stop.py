@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ..fixtures import SECRET
-from ..servers import GUNICORN, KINDS, PACKAGE, PATIENCE, UWSGI, Kind, Project, wait_until
+from ..servers import GTHREAD, GUNICORN, KINDS, PACKAGE, PATIENCE, UWSGI, Kind, Project, wait_until
 from .conftest import Start
 
 LOADING = "\nimport pathlib, time\npathlib.Path('loading').touch()\ntime.sleep(600)\n"
@@ -141,7 +141,7 @@ concurrent.futures.ThreadPoolExecutor.submit = interrupted
 """
 
 
-@pytest.mark.parametrize("kind", GUNICORN[:1], ids=str)
+@pytest.mark.parametrize("kind", GTHREAD, ids=str)
 def test_ctrl_c_while_a_worker_takes_a_connection_ends_it(kind: Kind, start: Start, project: Project) -> None:
     """Ctrl-C while a worker accepts a connection stops it without a kill and without a traceback."""
     project.append(f"{PACKAGE}/wsgi.py", TAKE)

@@ -15,7 +15,7 @@ from threading import Event, Thread
 import pytest
 
 from ..fixtures import SECRET
-from ..servers import GUNICORN, KINDS, PACKAGE, Kind, Project, Server, free_port, wait_until
+from ..servers import GTHREAD, GUNICORN, KINDS, PACKAGE, Kind, Project, Server, free_port, wait_until
 from .conftest import Start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a server's processes are found in /proc")
@@ -29,7 +29,7 @@ BROKEN_AT_START = [
 # Each new worker loads the current code from disk, unless gunicorn preloads.
 LOADING_LATER = [
     *(pytest.param(kind, {}, id=str(kind)) for kind in KINDS if kind not in GUNICORN),
-    *(pytest.param(kind, {"WEB_PRELOAD": "false"}, id=f"{kind}-no-preload") for kind in GUNICORN[:1]),
+    *(pytest.param(kind, {"WEB_PRELOAD": "false"}, id=f"{kind}-no-preload") for kind in GTHREAD),
 ]
 
 

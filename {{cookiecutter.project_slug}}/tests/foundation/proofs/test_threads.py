@@ -25,7 +25,7 @@ def test_a_fork_leaves_no_lock_held_and_no_random_numbers_shared(
 
     assert server.get("/log").status == 200
     warned = "Thread-1 (write) was started while the service was loaded, and runs in no worker" in server.log
-    assert warned is (kind.name in {"gunicorn-gthread", "gunicorn-sync"})
+    assert warned is (kind.needs == "gunicorn" and "gevent" not in kind.name)
 
     draws: list[dict[str, float]] = []
 

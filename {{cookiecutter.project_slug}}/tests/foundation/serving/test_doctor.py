@@ -59,6 +59,7 @@ ACCEPTED = [
     {"QUEUE_LIMIT": "4999"},
     {"WEB_BIND": "0.0.0.0:8000", "FORWARDED_ALLOW_IPS": "10.0.0.0/8"},
     {"WEB_BIND": "0.0.0.0:8000", "WEB_WORKER_CLASS": "gevent"},
+    {"WEB_BIND": "0.0.0.0:8000", "WEB_WORKER_CLASS": "gthread_patient"},
     {"WEB_BIND": "fd://3"},
     {"FORWARDED_ALLOW_IPS": "10.0.0.0/8"},
     {"METRICS_BIND": "127.0.0.1:9100"},

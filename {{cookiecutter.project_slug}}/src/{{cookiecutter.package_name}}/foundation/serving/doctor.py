@@ -81,9 +81,11 @@ def _settings(settings: ServiceSettings) -> Iterator[Finding]:
     host = settings.web_bind.rpartition(":")[0]
     is_local = settings.web_bind.startswith(("unix:", "fd:")) or configuration.is_loopback(host)
     has_proxy = not set(re.split("[ ,]+", settings.forwarded_allow_ips)) <= {"127.0.0.1", "::1"}
-    if not (is_local or has_proxy or settings.web_worker_class.startswith("gevent")):
+    waits_for_clients = settings.web_worker_class in {"gthread", "sync"}
+    if waits_for_clients and not (is_local or has_proxy):
         problem = "accepts connections from other machines, and no proxy there is trusted"
-        yield Finding("WEB_BIND", f"{problem}: slow clients block each thread", "put nginx in front")
+        other = ", or set WEB_WORKER_CLASS=gthread_patient" if find_spec("gunicorn") else ""
+        yield Finding("WEB_BIND", f"{problem}: slow clients block each thread", f"put nginx in front{other}")
     if not 0 < settings.longest_wait < 5000:
         problem = f"is {settings.longest_wait} ms: in an overload clients leave before they are answered"
         yield Finding("QUEUE_LIMIT", problem, "remove it, so that it is 500")

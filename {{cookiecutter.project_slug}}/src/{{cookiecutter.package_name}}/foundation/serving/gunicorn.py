@@ -60,6 +60,17 @@ def prepare() -> ServiceSettings:
     return settings
 
 
+def has_threads(settings: ServiceSettings) -> bool:
+    """Return whether each worker has threads for requests."""
+    return settings.web_worker_class in {"gthread", "gthread_patient"}
+
+
+def worker_class(settings: ServiceSettings) -> str:
+    """Return the worker class under the name that gunicorn loads it by."""
+    name = settings.web_worker_class
+    return f"{__package__}.gthread_patient.Worker" if name == "gthread_patient" else name
+
+
 def addresses(settings: ServiceSettings) -> list[str]:
     """Return the addresses to listen on, except an inherited socket, which gunicorn finds itself."""
     inherited = "GUNICORN_FD" in os.environ or os.environ.get("LISTEN_PID") == str(os.getpid())
@@ -141,10 +152,12 @@ def post_worker_init(worker: Any) -> None:
     # gunicorn has replaced the handler, and enable() alone would not set it again.
     faulthandler.disable()
     faulthandler.enable()
-    if worker.cfg.worker_class_str == "gthread":
+    if has_threads(load_settings()):
+        from gunicorn.workers.gthread import ThreadWorker
+
         # gunicorn's handler would wait for the pool's lock, which the worker may be holding.
         for number in (signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, super(type(worker), worker).handle_quit)
+            signal.signal(number, super(ThreadWorker, worker).handle_quit)
     warm_up()
 
 
