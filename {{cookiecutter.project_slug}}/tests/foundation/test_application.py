@@ -55,7 +55,7 @@ def own_app(two_apps: tuple[Flask, Flask]) -> Flask:
 
 
 def test_the_factory_opens_no_connection_and_starts_no_thread(urls: list[str]) -> None:
-    """The factory opens no connection and starts no thread."""
+    """The factory opens no connections and starts no threads."""
     threads = threading.active_count()
 
     app = create_app(make_settings(urls[0]))
@@ -67,7 +67,7 @@ def test_the_factory_opens_no_connection_and_starts_no_thread(urls: list[str]) -
 
 
 def test_objects_loaded_at_startup_are_frozen(urls: list[str], tmp_path: Path) -> None:
-    """Garbage collection skips the objects that startup has loaded, and stays enabled for others."""
+    """Garbage collection skips objects loaded at startup, and stays enabled for others."""
     code = f"import gc, {MODULE}.wsgi; print(gc.isenabled(), gc.get_freeze_count() > len(gc.get_objects()))"
     source = Project(tmp_path / "project").folder / "src"
     given = {"DATABASE_URL": urls[0], "SECRET_KEY": SECRET, "PYTHONPATH": str(source)}
@@ -82,7 +82,7 @@ def test_objects_loaded_at_startup_are_frozen(urls: list[str], tmp_path: Path) -
 def test_the_factory_without_settings_reads_the_environment(
     monkeypatch: pytest.MonkeyPatch, urls: list[str]
 ) -> None:
-    """The factory reads the environment when it is given no settings."""
+    """Without settings the factory reads the environment."""
     configuration._load.cache_clear()
     monkeypatch.setenv("SECRET_KEY", SECRET)
     monkeypatch.delenv("DATABASE_URL", raising=False)
@@ -117,14 +117,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_features_are_loaded_by_name(package: str) -> None:
-    """A feature is the blueprint `bp` of the module `views` in the folder of its name."""
+    """A feature is the blueprint `bp` in the module `views` of its folder."""
     assert [bp.name for bp in application.load_features(package, ["good"])] == ["good"]
     assert application.load_features(package, []) == []
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])
 def test_a_feature_without_a_blueprint_is_an_error(package: str, name: str) -> None:
-    """A name without a folder, or without `bp`, is an error that names the module and the list."""
+    """A name without a folder or without `bp` raises an error that names the module and the list."""
     with pytest.raises(RuntimeError, match=rf"`bp` in featured\.{name}\.views: .* from FEATURES"):
         application.load_features(package, ["good", name])
 
@@ -189,7 +189,7 @@ def test_a_request_does_not_see_the_session_of_another_one(own_app: Flask) -> No
 
 
 def test_no_session_is_left_when_a_request_has_ended(own_app: Flask) -> None:
-    """After a request no session is left, and its connection is back in the pool."""
+    """After a request its session is gone, and its connection is back in the pool."""
     assert own_app.test_client().get("/readyz").status_code == 200
 
     (engine,) = engines_of(own_app)
@@ -215,7 +215,7 @@ def noted() -> list[str]:
 
 @pytest.fixture
 def note(noted: list[str]) -> Note:
-    """Make a hook that notes its name and returns its argument, such as a response."""
+    """Create a hook that records its name and returns its argument, such as a response."""
 
     def note(name: str) -> Callable[..., Any]:
         def hook(*args: Any) -> Any:
@@ -229,7 +229,7 @@ def note(noted: list[str]) -> Note:
 
 @pytest.fixture
 def guards(monkeypatch: pytest.MonkeyPatch, noted: list[str]) -> None:
-    """Note each call of a guard, which still does its work."""
+    """Record each call of a guard, which still does its work."""
 
     def watch(module: Any, name: str) -> None:
         guard = getattr(module, name)
@@ -247,7 +247,7 @@ def guards(monkeypatch: pytest.MonkeyPatch, noted: list[str]) -> None:
 
 
 def add_hooks(app: Flask, note: Note) -> None:
-    """Register hooks before and after every other one, in the lists where extensions put them, too."""
+    """Register hooks before and after all others, also in the lists that extensions use."""
     for functions, name in (
         (app.before_request_funcs, "before"),
         (app.after_request_funcs, "after"),
@@ -284,7 +284,7 @@ ORDER = {
 @pytest.mark.usefixtures("guards")
 @pytest.mark.parametrize("outcome", ORDER)
 def test_guards_run_around_every_hook(own_app: Flask, outcome: str, note: Note, noted: list[str]) -> None:
-    """Guards run before and after all hooks, wherever in Flask's lists a hook is registered."""
+    """Guards run before and after all hooks, wherever these are registered in Flask's lists."""
     add_hooks(own_app, note)
     noted.clear()
 
@@ -329,7 +329,7 @@ ENDINGS: dict[str, tuple[Callable[[], object], int, int]] = {
 
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """The number of times a session has been rolled back and closed."""
+    """The number of rollbacks and closes of a session."""
     counts: Counter[str] = Counter()
 
     def count(name: str) -> None:
@@ -351,7 +351,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def test_a_request_ends_its_session_at_most_twice(
     own_app: Flask, view: Any, status: int, contexts: int, noted: list[str], counts: Counter[str]
 ) -> None:
-    """A request rolls back at most twice, and each of its contexts ends its session at most twice."""
+    """A request rolls back at most twice, and each of its contexts closes its session at most twice."""
     own_app.config["PROPAGATE_EXCEPTIONS"] = False
     own_app.add_url_rule("/view", view_func=view)
     noted.clear()

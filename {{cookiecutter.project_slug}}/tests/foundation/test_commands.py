@@ -1,4 +1,4 @@
-"""Commands of the project: found by the name of their module, run as `flask` runs them."""
+"""Commands of the project, found by the name of their module and run like `flask` runs them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_command_commits_or_rolls_back(project: Project, settings: dict[str, s
 
 
 def test_the_commands_are_listed(project: Project, settings: dict[str, str]) -> None:
-    """The list has each command with its line; the commands of a group are listed in the group only."""
+    """The list has each command with a line; the commands of a group are listed only in the group."""
     done = flask(project, settings, "--help")
     group = flask(project, settings, "rows", "--help")
 
@@ -104,7 +104,7 @@ def test_wrong_arguments_exit_with_2(project: Project, settings: dict[str, str])
 
 
 def test_a_wrong_setting_exits_with_78(project: Project, settings: dict[str, str]) -> None:
-    """A wrong setting exits with 78 and one line."""
+    """An invalid setting exits with 78 and one line."""
     done = flask(project, settings | {"SECRET_KEY": "short"}, "add", "text", status=78)
 
     assert done.stderr.startswith("configuration error: SECRET_KEY is shorter than 32 characters")
@@ -118,7 +118,7 @@ def test_servers_do_not_import_commands(app: Flask) -> None:
 
 
 def test_two_commands_of_one_name_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two commands of one name are an error that names the second module."""
+    """Two commands with one name raise an error that names the second module."""
     for feature in ("a", "b"):
         folder = tmp_path / "twice" / feature
         folder.mkdir(parents=True)

@@ -28,7 +28,7 @@ PASSWORD = "pa55word"  # noqa: S105  # It must not be found in anything that is 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """An environment in which the service can run, with nothing in it that this machine has set."""
+    """A valid environment, without variables of this machine."""
     for name in ServiceSettings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/app.db")
@@ -40,7 +40,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
 
 @pytest.fixture
 def postgresql_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver for PostgreSQL, or a substitute in a project that has none."""
+    """A driver for PostgreSQL, or a substitute in a project without one."""
     monkeypatch.setitem(configuration.DRIVERS, "postgresql+psycopg", "sqlite3")
 
 
@@ -51,7 +51,7 @@ def problems() -> list[str]:
 
 
 def test_all_problems_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All problems are reported together, with one line for each."""
+    """All problems are reported together, one per line."""
     monkeypatch.delenv("DATABASE_URL")
     monkeypatch.setenv("SECRET_KEY", "short")
     monkeypatch.setenv("WEB_THREADS", "many")
@@ -79,7 +79,7 @@ def test_a_setting_without_a_default_is_required(
 
 @pytest.mark.parametrize("name", [n for n, f in ServiceSettings.model_fields.items() if not f.is_required()])
 def test_an_empty_variable_is_a_missing_one(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """An empty variable counts as a missing one, so that the default applies."""
+    """An empty variable counts as missing, so the default applies."""
     monkeypatch.setenv(name.upper(), "")
 
     assert getattr(configuration.load(ServiceSettings), name) == ServiceSettings.model_fields[name].default
@@ -146,7 +146,7 @@ def test_a_postgresql_url_gets_its_driver(monkeypatch: pytest.MonkeyPatch, schem
 
 @pytest.mark.usefixtures("postgresql_driver")
 def test_a_postgresql_url_may_name_several_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A PostgreSQL URL may name several servers."""
+    """A PostgreSQL URL may list several servers."""
     monkeypatch.setenv(
         "DATABASE_URL",
         "postgresql://user:own@/name?host=one:5432&host=two:5433&target_session_attrs=read-write",
@@ -186,7 +186,7 @@ def test_a_relative_sqlite_path_becomes_absolute(monkeypatch: pytest.MonkeyPatch
 def test_a_database_that_cannot_work_is_refused(
     monkeypatch: pytest.MonkeyPatch, url: str, reason: str
 ) -> None:
-    """A database URL that cannot work is rejected with the reason."""
+    """An invalid database URL is rejected with the reason."""
     monkeypatch.setenv("DATABASE_URL", url)
 
     (problem,) = problems()
@@ -240,7 +240,7 @@ def test_a_database_whose_driver_is_not_installed_is_refused(monkeypatch: pytest
 def test_a_value_that_cannot_work_is_refused_by_its_name(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    """A value that cannot work is rejected with the name of its variable."""
+    """An invalid value is rejected with the name of its variable."""
     monkeypatch.setenv(name, value)
 
     (problem,) = problems()
@@ -289,7 +289,7 @@ def test_a_misspelt_name_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: str,
 
 
 def test_a_misspelt_and_a_missing_name_are_both_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelt variable is reported beside the missing one."""
+    """A misspelt variable is reported together with the missing one."""
     monkeypatch.delenv("SECRET_KEY")
     monkeypatch.setenv("SECRETKEY", SECRET)
 
@@ -363,11 +363,11 @@ def test_a_forgotten_commit_fails_a_request_except_in_production(
 
 
 def test_the_example_names_every_setting() -> None:
-    """The file .env.example names each setting of the foundation once, without those of parts left out."""
+    """The file .env.example lists each setting of the foundation once, without those of omitted parts."""
     text = (PROJECT / ".env.example").read_text()
     ours = {name.upper() for name in ServiceSettings.model_fields}
     known = ours.copy()
-    # Without its package a part is left out, even if its files are there.
+    # A part without its package counts as omitted, even if its files exist.
     parts = {
         "gunicorn": {"WEB_WORKER_CLASS", "WEB_PRELOAD"},
         "pyuwsgi": {"WEB_PROTOCOL"},
@@ -392,7 +392,7 @@ def test_the_example_names_every_setting() -> None:
     ids=["example", "readme"],
 )
 def test_the_example_and_the_readme_show_the_defaults(file: str, line: str) -> None:
-    """The defaults in .env.example and in the table of README.md are those of the settings."""
+    """The defaults in .env.example and README.md match the settings."""
     defaults = {
         name.upper(): str(field.default).lower()
         for name, field in ServiceSettings.model_fields.items()
@@ -424,7 +424,7 @@ def test_trusted_hosts_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_metrics_need_another_port_than_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    """METRICS_BIND must have another port than WEB_BIND."""
+    """METRICS_BIND must not have the port of WEB_BIND."""
     monkeypatch.setenv("WEB_BIND", "127.0.0.1:8000")
     monkeypatch.setenv("METRICS_BIND", "127.0.0.2:8000")
 
@@ -432,7 +432,7 @@ def test_metrics_need_another_port_than_the_service(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_body_does_not_wait_for_its_headers() -> None:
-    """A connection sends a body immediately, without 40 ms for the acknowledgement of its headers."""
+    """A connection sends a body immediately, without waiting 40 ms for an acknowledgement."""
     listener = configuration.listen("127.0.0.1:0")
 
     with listener, socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
@@ -450,7 +450,7 @@ def test_an_address_that_cannot_be_bound_is_one_line() -> None:
 @pytest.mark.parametrize("name", ["WEB_CONCURRENCY", "WEB_THREADS"])
 @pytest.mark.parametrize("value", ["auto", "+4", "4.0", " 4", "-1", "0", "513"])
 def test_a_count_is_plain_digits(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """A number of processes or threads is written in digits, which every server reads alike."""
+    """Numbers of processes and threads must be digits, which every server reads alike."""
     monkeypatch.setenv(name, value)
 
     assert [problem.split()[0] for problem in problems()] == [name]
@@ -517,7 +517,7 @@ def test_debug_that_is_off_for_flask_is_off(monkeypatch: pytest.MonkeyPatch, val
     ],
 )
 def test_production_does_not_start_with_a_guessable_key(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    """Production does not start with a SECRET_KEY that can be guessed, and the error does not repeat it."""
+    """Production does not start with a guessable SECRET_KEY, and the error does not repeat it."""
     monkeypatch.setenv("SECRET_KEY", key)
 
     (problem,) = problems()
@@ -541,7 +541,7 @@ def test_production_does_not_start_with_a_guessable_key(monkeypatch: pytest.Monk
     ],
 )
 def test_production_needs_a_password_for_a_remote_database(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Production does not start with a remote database that needs no password."""
+    """Production does not start with a remote database without a password."""
     monkeypatch.setenv("DATABASE_URL", url)
 
     (problem,) = problems()
@@ -551,7 +551,7 @@ def test_production_needs_a_password_for_a_remote_database(monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("postgresql_driver")
 def test_the_drivers_own_variables_name_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver's own variables, such as PGHOST, count as the host of the database."""
+    """The driver's own variables, such as PGHOST, also name the database's host."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://notes@/notes")
     monkeypatch.setenv("PGHOST", "/run/postgresql,db.example.com")
 
@@ -660,7 +660,7 @@ ENDS = ["{}\n", "\n{}", "{} ", " {}", "{}\r\n", "{}\t"]
 def test_white_space_at_an_end_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, pattern: str
 ) -> None:
-    """A line break or a space at an end of any value is refused by name: servers read some of them, too."""
+    """A line break or surrounding space in any value is rejected by name, because servers read some, too."""
     monkeypatch.setenv(name, pattern.format(value))
 
     assert problems() == [f"{name} has a line break, or a space at an end: remove it"]
@@ -670,7 +670,7 @@ KEY_IN_A_FILE = "s0me-0ther-r4nd0m-ch4r4cters-of-a-file"
 
 
 def test_secrets_can_be_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """URLs and keys can be mounted as files, whose last line break does not count."""
+    """URLs and keys can be mounted as files, whose final line break is ignored."""
     url = f"sqlite:///{tmp_path}/file.db"
     secrets = {"DATABASE_URL": url, "MIGRATION_DATABASE_URL": url, "SECRET_KEY": KEY_IN_A_FILE}
     for name, value in {**secrets, "SECRET_KEY_FALLBACKS": f"{SECRET},{'o' * 32}"}.items():
@@ -687,7 +687,7 @@ def test_secrets_can_be_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def test_both_forms_of_a_secret_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A variable and its file together are refused, and a file that cannot be read."""
+    """A variable together with its file is rejected, and so is an unreadable file."""
     monkeypatch.setenv("SECRET_KEY_FILE", str(tmp_path / "missing"))
     assert problems() == ["SECRET_KEY and SECRET_KEY_FILE are both set: remove one"]
 
@@ -698,7 +698,7 @@ def test_both_forms_of_a_secret_are_refused(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_former_keys_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Former keys are a list, each of which has to be a key."""
+    """Former keys are a list of valid keys."""
     monkeypatch.setenv("SECRET_KEY_FALLBACKS", f"{SECRET},{'o' * 32}")
     settings = configuration.load(ServiceSettings)
     assert [key.get_secret_value() for key in settings.secret_key_fallbacks] == [SECRET, "o" * 32]
@@ -710,7 +710,7 @@ def test_former_keys_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hosts_are_compared_in_lower_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names of the service are kept in lower case, as they are compared."""
+    """Host names of the service are stored in lower case, for comparison."""
     monkeypatch.setenv("TRUSTED_HOSTS", "Good.Example,.Other.Example")
 
     assert configuration.load(ServiceSettings).trusted_hosts == ("good.example", ".other.example")
@@ -718,7 +718,7 @@ def test_hosts_are_compared_in_lower_case(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("key", ["REPLACE_ME_WITH_A_LONG_RANDOM_VALUE_1", "replace-me" + "x1Y" * 10])
 def test_a_placeholder_is_refused_as_a_key(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    """A placeholder of an example is refused in production."""
+    """Placeholders from examples are rejected in production."""
     monkeypatch.setenv("SECRET_KEY", key)
 
     (problem,) = problems()
@@ -727,7 +727,7 @@ def test_a_placeholder_is_refused_as_a_key(monkeypatch: pytest.MonkeyPatch, key:
 
 
 def test_sqlite_has_no_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An external pooler is refused for SQLite."""
+    """An external pooler is rejected for SQLite."""
     monkeypatch.setenv("DATABASE_POOL", "external")
 
     assert problems() == ["DATABASE_POOL is external, but SQLite has no pooler: remove it"]
@@ -735,7 +735,7 @@ def test_sqlite_has_no_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("prefix", ["api", "/api/", "/", "//api", "/a b", "/a?b", "http://example.com/api"])
 def test_a_prefix_is_a_path(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
-    """A prefix that is no path, or ends with a slash, is refused."""
+    """A prefix that is not a path, or ends with a slash, is rejected."""
     monkeypatch.setenv("URL_PREFIX", prefix)
 
     assert problems() == ["URL_PREFIX is not a path such as /api, without a slash at its end"]

@@ -1,4 +1,4 @@
-"""The fixtures that every test may use."""
+"""The public fixtures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .sample import samples
 def test_statements_has_those_of_requests(
     client: FlaskClient, session: Session, statements: list[str]
 ) -> None:
-    """The list has each statement of a request and of a session in order, and no SAVEPOINT."""
+    """The list has each statement of a request and a session in order, without SAVEPOINTs."""
     samples.add_sample(session, "first")
     session.commit()
 
@@ -21,7 +21,7 @@ def test_statements_has_those_of_requests(
 
 
 def test_statements_can_be_cleared(client: FlaskClient, session: Session, statements: list[str]) -> None:
-    """After `clear()` the list has only later statements."""
+    """After `clear()` the list contains only later statements."""
     samples.add_sample(session, "first")
     session.commit()
     statements.clear()

@@ -15,7 +15,7 @@ import pytest
 from .databases import PROJECT
 from .servers import MODULE, PACKAGE
 
-# A project with two features, in place of the owner's code.
+# A project with two features, instead of the owner's code.
 FILES = {
     "settings.py": "from .foundation import configuration\n",
     "app.py": "from . import settings\nfrom .first import views\nfrom .second import views as second\n",
@@ -31,7 +31,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project's foundation and contracts, with two features that keep to them."""
+    """A copy of the project's foundation and contracts, with two features that respect them."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copy(PROJECT / "pyproject.toml", folder)
     compiled = shutil.ignore_patterns("__pycache__")
@@ -57,7 +57,7 @@ def package(folder: Path) -> Iterator[Path]:
 
 
 def broken_contracts(package: Path) -> list[str]:
-    """Return the names of the contracts that are broken, on one line each; or fail with the output."""
+    """Return the names of the broken contracts, or fail with the output."""
     checked = subprocess.run(
         [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo"],
         cwd=package.parents[1],
@@ -92,7 +92,7 @@ VIOLATIONS = {
 
 
 def test_features_that_keep_to_the_contracts_need_no_edit(package: Path) -> None:
-    """Features of any name that keep to the contracts break none."""
+    """Features of any name that respect the contracts break none."""
     assert broken_contracts(package) == []
 
 
@@ -100,7 +100,7 @@ def test_features_that_keep_to_the_contracts_need_no_edit(package: Path) -> None
 def test_a_forbidden_import_breaks_its_contract(
     package: Path, file: str, imported: str, contract: str
 ) -> None:
-    """An import in a forbidden direction breaks the contract that forbids it, and perhaps others."""
+    """An import in a forbidden direction breaks its contract, and possibly others."""
     with (package / file).open("a") as code:
         code.write(f"\nimport {MODULE}.{imported}\n")
 
@@ -117,14 +117,14 @@ def test_the_edge_imports_neither_flask_nor_sqlalchemy(package: Path, library: s
 
 
 def test_a_module_of_the_foundation_needs_a_layer(package: Path) -> None:
-    """A module of the foundation that no layer names breaks the contract of the layers."""
+    """A module of the foundation outside all layers breaks the layer contract."""
     (package / "foundation" / "extras.py").write_text("")
 
     assert broken_contracts(package) == [ROOMS]
 
 
 def test_no_test_of_the_foundation_imports_the_owners_code() -> None:
-    """The tests of the foundation import no module of the project but the foundation and wsgi.py."""
+    """The foundation's tests import nothing from the project except the foundation and wsgi.py."""
     imported = {
         module
         for path in Path(__file__).parent.rglob("*.py")

@@ -1,4 +1,4 @@
-"""A heavy object is loaded once in each process, never before the fork, and readiness waits for it."""
+"""A heavy object is loaded once per process, never before the fork, and readiness waits for it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from .processes import PATIENCE, wait_until
 
 
 class Model:
-    """An object that knows the process that loaded it."""
+    """An object that records the process that loaded it."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
 
 
 def test_many_threads_load_it_once() -> None:
-    """Of many threads that ask at the same time one loads, and all get the same object."""
+    """Of many concurrent threads one loads, and all get the same object."""
     loads: list[int] = []
     all_ask = threading.Barrier(8, timeout=PATIENCE)
     another_loads = threading.Barrier(2, timeout=0.2)  # A second load would end this wait.
@@ -71,7 +71,7 @@ def test_a_failed_load_is_raised_and_repeated() -> None:
 
 @pytest.mark.parametrize("fork", [os.fork, fork_without_hooks], ids=["hooks", "no hooks"])
 def test_a_child_loads_its_own(fork: Fork) -> None:
-    """A process that is forked after the load loads a separate object, even without Python's fork hooks."""
+    """A process forked after the load loads its own object, even without Python's fork hooks."""
     model = loaded_once(Model)
     assert model().process == os.getpid()
 
@@ -79,7 +79,7 @@ def test_a_child_loads_its_own(fork: Fork) -> None:
 
 
 def test_a_child_of_a_process_that_loads_does_not_hang() -> None:
-    """A process that is forked while another thread loads does not inherit the lock of the load."""
+    """A process forked while another thread loads does not inherit the lock."""
     begun, may_end = threading.Event(), threading.Event()
     parent = os.getpid()
 
@@ -101,7 +101,7 @@ def test_a_child_of_a_process_that_loads_does_not_hang() -> None:
 
 
 def test_a_use_while_the_service_is_built_is_refused() -> None:
-    """A use while the service is built is an error that names the object, and nothing is loaded."""
+    """A use while the service is built raises an error that names the object, and nothing is loaded."""
     loads: list[int] = []
 
     @loaded_once
@@ -132,7 +132,7 @@ def test_a_test_overrides_it() -> None:
 
 
 def test_readiness_waits_for_warm_ups_and_liveness_does_not(app: Flask) -> None:
-    """While an object is warmed readiness names it, liveness is 200, and both are 200 when it is loaded."""
+    """During a warm-up readiness names the object and liveness is 200; afterwards both are 200."""
     may_end = threading.Event()
     loads: list[int] = []
 
@@ -156,7 +156,7 @@ def test_readiness_waits_for_warm_ups_and_liveness_does_not(app: Flask) -> None:
 
 
 def test_a_failed_warm_up_is_logged_and_repeated(caplog: pytest.LogCaptureFixture) -> None:
-    """A warm-up that fails is logged with its traceback, and a later probe begins another one."""
+    """A failed warm-up is logged with its traceback, and a later probe starts another."""
     errors = [LookupError("no file yet")]
 
     @loaded_once(warm=True)
@@ -173,7 +173,7 @@ def test_a_failed_warm_up_is_logged_and_repeated(caplog: pytest.LogCaptureFixtur
 
 
 def test_what_is_not_warmed_delays_nothing() -> None:
-    """An object without `warm` is loaded by its first caller alone, and readiness does not wait for it."""
+    """An object without `warm` is loaded only by its first caller, and readiness does not wait for it."""
 
     @loaded_once
     def model() -> None:

@@ -24,7 +24,7 @@ from .sample.samples import FoundationSample, add_sample
 
 @pytest.fixture(autouse=True)
 def project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder without .env for the project's own, and a package without models for the owner's."""
+    """A folder without .env instead of the project's, and a package without models instead of the owner's."""
     monkeypatch.setattr(notebook, "PROJECT", tmp_path)
     monkeypatch.setattr(notebook, "PACKAGE", notebook.__package__)
     for name in ("DATABASE_URL", "SECRET_KEY", "NOTEBOOK_WRITES"):
@@ -35,19 +35,19 @@ def project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def database(each_databases: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database of each kind, which DATABASE_URL names."""
+    """A database of each kind, named in DATABASE_URL."""
     monkeypatch.setenv("DATABASE_URL", each_databases.sampled())
 
 
 def texts() -> list[str]:
-    """Return what is stored, as the next cell sees it."""
+    """Return the stored rows, as the next cell sees them."""
     with session() as s:
         return list(s.scalars(select(FoundationSample.text).order_by(FoundationSample.id)))
 
 
 @pytest.mark.usefixtures("database")
 def test_a_session_that_reads_is_rolled_back() -> None:
-    """Work that a cell tries in `session()` is visible in its block, and is never stored."""
+    """Work in `session()` is visible in its block, but never stored."""
     with session() as s:
         add_sample(s, "tried")
         assert s.scalars(select(FoundationSample.text)).all() == ["tried"]
@@ -60,7 +60,7 @@ def test_a_session_that_reads_is_rolled_back() -> None:
     "commit", [lambda s: s.commit(), lambda s: s.connection().commit()], ids=["session", "connection"]
 )
 def test_a_session_that_reads_refuses_a_commit(commit: Callable[[Any], None]) -> None:
-    """A commit in `session()` is an error that names `write=True`, and stores nothing."""
+    """A commit in `session()` raises an error that names `write=True`, and stores nothing."""
 
     def cell() -> None:
         with session() as s:
@@ -75,7 +75,7 @@ def test_a_session_that_reads_refuses_a_commit(commit: Callable[[Any], None]) ->
 
 @pytest.mark.usefixtures("database")
 def test_a_session_that_writes_commits_at_the_end() -> None:
-    """`session(write=True)` stores what its block did, and its objects keep their columns."""
+    """`session(write=True)` stores its block's work, and its objects keep their columns."""
     with session(write=True) as s:
         sample = add_sample(s, "meant")
 
@@ -118,7 +118,7 @@ def test_a_failed_cell_stores_nothing_and_the_next_one_works() -> None:
 )
 @pytest.mark.parametrize("write", [False, True], ids=["read", "write"])
 def test_a_session_is_refused_after_its_block(use: Callable[[Any], None], write: bool) -> None:
-    """Every use of a session after its block is an error that shows how to write it."""
+    """Every use of a session after its block raises an error that shows the correct form."""
     with session(write=write) as s:
         s.scalars(select(FoundationSample)).all()
 
@@ -128,7 +128,7 @@ def test_a_session_is_refused_after_its_block(use: Callable[[Any], None], write:
 
 @pytest.mark.usefixtures("database")
 def test_a_session_without_a_block_is_refused() -> None:
-    """The use of `session()` without a block is an error that shows the block, also in a later cell."""
+    """Using `session()` without a block raises an error that shows the block, also in a later cell."""
     s: Any = session()
 
     assert not hasattr(s, "_repr_html_")
@@ -153,7 +153,7 @@ class Shell:
 
 @pytest.mark.usefixtures("database")
 def test_a_session_ends_with_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session that was entered without a block is rolled back with its cell, and refused in the next."""
+    """A session entered without a block is rolled back with its cell, and rejected in the next."""
     shell = Shell()
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     block = session(write=True)
@@ -166,7 +166,7 @@ def test_a_session_ends_with_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SessionEnded, match="with session"):
         s.scalars(select(FoundationSample))
     with pytest.raises(SessionEnded, match="with session"):
-        block.__exit__(None, None, None)  # As the block of a generator ends, which goes on in another cell.
+        block.__exit__(None, None, None)  # As when a generator's block ends in another cell.
     assert texts() == []
     assert shell.callbacks == []
 
@@ -174,7 +174,7 @@ def test_a_session_ends_with_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_environment_comes_before_the_file(
     project: Path, sqlite: SQLite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DATABASE_URL is that of .env, relative to the project's folder, unless the environment has one."""
+    """DATABASE_URL comes from .env, relative to the project's folder, unless the environment sets it."""
     (project / ".env").write_text("DATABASE_URL=sqlite:///own.db\n")
     url = notebook.read_settings().database_url
     monkeypatch.setenv("DATABASE_URL", sqlite.sampled())
@@ -190,7 +190,7 @@ def test_a_missing_url_is_named() -> None:
 
 
 def test_a_reading_cell_does_not_block_the_service(sqlite: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On SQLite, which has one writer at a time, a cell that only reads blocks no writer."""
+    """On SQLite, which has one writer at a time, a read-only cell blocks no writer."""
     monkeypatch.setenv("DATABASE_URL", sqlite.sampled())
 
     with session() as reads:

@@ -1,4 +1,4 @@
-"""Sessions of notebooks on PostgreSQL: what its server sees of them, and servers on other machines."""
+"""Notebook sessions on PostgreSQL, as the server sees them, and on remote servers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ELSEWHERE = "postgresql://user:password@db.example.com/name"
 def test_nothing_stays_connected_between_cells(
     postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection of a block ends with it, and pg_stat_activity shows it as one of a notebook."""
+    """A block's connection is closed with it, and pg_stat_activity shows that it belongs to a notebook."""
     monkeypatch.setenv("DATABASE_URL", postgresql.sampled())
     others = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'notebook' AND pid"
     with session() as s:
@@ -50,7 +50,7 @@ def test_nothing_stays_connected_between_cells(
 def test_nothing_is_written_to_another_machine(
     url: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A database on another machine is not written to, and the error names NOTEBOOK_WRITES."""
+    """A remote database is not written to, and the error names NOTEBOOK_WRITES."""
     services = tmp_path / "services"
     services.write_text("[production]\nhost=db.example.com\n")
     for name, value in {"DATABASE_URL": url, "PGSERVICEFILE": str(services), **environment}.items():
@@ -63,7 +63,7 @@ def test_nothing_is_written_to_another_machine(
 def test_notebook_writes_permits_another_machine(
     postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NOTEBOOK_WRITES=1 permits writing to another machine; without it, even a trial is rejected there."""
+    """NOTEBOOK_WRITES=1 permits writes to a remote database; without it, even rolled back ones fail."""
     monkeypatch.setenv("DATABASE_URL", postgresql.sampled())
     monkeypatch.setattr(notebook, "_is_elsewhere", lambda url: True)
 

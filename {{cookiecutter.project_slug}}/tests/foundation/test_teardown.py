@@ -1,4 +1,4 @@
-"""Every teardown runs, even if another one fails."""
+"""Every teardown function runs, even if another fails."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .sample.app import create_app
 
 
 class Ran:
-    """Teardowns that note their names, in the order in which they run."""
+    """Teardown functions that record their names, in the order in which they run."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -46,7 +46,7 @@ def ran() -> Ran:
 
 @pytest.fixture
 def own_app() -> Flask:
-    """An application of which only the teardowns matter."""
+    """An application for teardown functions only."""
     app = SafeTeardown("app")
     app.testing = True
     app.add_url_rule("/", view_func=lambda: "answered")
@@ -66,7 +66,7 @@ def url(own_databases: Databases) -> str:
 
 @pytest.fixture
 def service(url: str) -> Iterator[Flask]:
-    """The whole service, with a view that uses the session and two teardowns that fail."""
+    """The complete service, with a view that uses the session and two failing teardown functions."""
     app = create_app(make_settings(url))
     app.teardown_appcontext(Ran()("first", LookupError("the first one")))
     app.teardown_request(Ran()("second", ValueError("the second one")))
@@ -98,7 +98,7 @@ def test_two_failing_teardowns_are_logged_and_cost_no_response(
 
 
 def test_the_session_ends_after_failing_teardowns(service: Flask) -> None:
-    """After failing teardowns the session ends and its connection returns to the pool."""
+    """After failing teardown functions the session is closed and its connection returns to the pool."""
     (engine,) = engines_of(service)
 
     service.test_client().get("/first-visit")
@@ -116,7 +116,7 @@ def test_the_request_after_failing_teardowns_has_a_new_context(service: Flask) -
 
 
 def test_teardowns_run_in_reverse_order_despite_failures(own_app: Flask, ran: Ran) -> None:
-    """Teardowns run in reverse order of their registration, whichever of them fail."""
+    """Teardown functions run in reverse order of registration, whichever of them fail."""
     for number in range(4):
         own_app.teardown_request(ran(f"request {number}", LookupError() if number % 2 else None))
         own_app.teardown_appcontext(ran(f"context {number}", None if number % 2 else LookupError()))
@@ -126,7 +126,7 @@ def test_teardowns_run_in_reverse_order_despite_failures(own_app: Flask, ran: Ra
 
 
 def test_teardowns_of_blueprints_run_first_for_their_requests(own_app: Flask, ran: Ran) -> None:
-    """The teardowns of blueprints run first, and only for their own requests."""
+    """Blueprint teardown functions run first, and only for their own requests."""
     outer, inner = Blueprint("outer", __name__), Blueprint("inner", __name__)
     inner.add_url_rule("/inner", view_func=lambda: "answered")
     inner.teardown_request(ran("inner", LookupError()))
@@ -143,7 +143,7 @@ def test_teardowns_of_blueprints_run_first_for_their_requests(own_app: Flask, ra
 
 
 def test_a_teardown_that_an_extension_registers_late_is_safe_too(own_app: Flask, ran: Ran) -> None:
-    """A teardown that an extension registers late may fail without harm, too."""
+    """A teardown function that an extension registers late may also fail without harm."""
     own_app.teardown_appcontext(ran("early"))
     client = own_app.test_client()
     own_app.teardown_appcontext_funcs.append(ran("late", LookupError()))
@@ -172,7 +172,7 @@ def test_coroutines_are_awaited_and_may_fail(
 def test_a_coroutine_that_cannot_be_awaited_stops_no_other(
     own_app: Flask, ran: Ran, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A coroutine that cannot be awaited is logged and prevents no other teardown."""
+    """A coroutine that cannot be awaited is logged and prevents no other teardown function."""
 
     def no_event_loop(func: object) -> Any:
         raise RuntimeError("Install Flask with the 'async' extra in order to use async views.")
@@ -220,7 +220,7 @@ def test_receivers_of_signals_run_although_others_fail(
 def test_an_exception_that_ends_the_process_is_raised_last(
     own_app: Flask, ran: Ran, fatal: type[BaseException]
 ) -> None:
-    """An exception that ends the process is raised again when all teardowns have run."""
+    """An exception that ends the process is raised again after all teardown functions have run."""
     own_app.teardown_appcontext(ran("first"))
     own_app.teardown_appcontext(ran("second", LookupError()))
     own_app.teardown_appcontext(ran("third", fatal()))
@@ -233,7 +233,7 @@ def test_an_exception_that_ends_the_process_is_raised_last(
 
 
 def test_a_teardown_is_given_the_error_of_the_view(own_app: Flask, ran: Ran) -> None:
-    """A teardown gets the error that the view raised."""
+    """A teardown function gets the view's error."""
     own_app.teardown_request(ran("request"))
     own_app.teardown_appcontext(ran("context"))
 
@@ -244,7 +244,7 @@ def test_a_teardown_is_given_the_error_of_the_view(own_app: Flask, ran: Ran) -> 
 
 
 def test_a_teardown_is_never_given_an_old_error_of_the_server(own_app: Flask, ran: Ran) -> None:
-    """A teardown never gets an error that the server is handling itself."""
+    """A teardown function never gets an error that the server is handling."""
     own_app.teardown_request(ran("request"))
     own_app.teardown_appcontext(ran("context"))
 

@@ -1,4 +1,4 @@
-"""A check of the wording: misspellings, and the words and phrases that `words.txt` lists.
+"""A check of the wording: misspellings, and the words and phrases in `words.txt`.
 
 `words.txt` is a dictionary for codespell, which finds its single words. Its other keys are phrases and
 first words of docstrings, which codespell cannot find. A baseline file allows the findings that exist. It
@@ -63,7 +63,7 @@ def find_words(files: Sequence[Path], names: str) -> Iterator[Finding]:
 
 
 def read_phrases() -> dict[str, str]:
-    """Return what the list has beside single words, with the suggestions."""
+    """Return the list's phrases, with suggestions."""
     entries = dict(line.split("->") for line in LIST.read_text("utf-8").splitlines())
     return {key: value.rstrip(",") for key, value in entries.items() if not key.replace("'", "").isalpha()}
 
@@ -93,7 +93,7 @@ def write_baseline(path: Path, counts: Counts) -> None:
 
 
 def list_new(findings: Iterable[Finding], counts: Counts, allowed: Counts) -> list[str]:
-    """Return a line for each finding in files that have the word more often than the baseline allows."""
+    """Return a line per finding in files with more of the word than the baseline allows."""
     return [
         f"{finding.path}:{finding.line}: {finding.word} ==> {finding.suggestion}"
         for finding in findings
@@ -102,7 +102,7 @@ def list_new(findings: Iterable[Finding], counts: Counts, allowed: Counts) -> li
 
 
 def list_stale(counts: Counts, allowed: Counts, baseline: Path) -> list[str]:
-    """Return a line for each number of the baseline that is larger than the number of findings."""
+    """Return a line per number in the baseline that exceeds the findings."""
     return [
         f"{baseline}: {word} in {name}: {count} allowed, {counts[name, word]} found: run bin/words --update"
         for (name, word), count in allowed.items()
@@ -111,7 +111,7 @@ def list_stale(counts: Counts, allowed: Counts, baseline: Path) -> list[str]:
 
 
 def list_growing(counts: Counts, allowed: Counts) -> set[str]:
-    """Return the words that all files together have more often than the baseline allows."""
+    """Return the words that exceed the baseline over all files."""
     totals = Counter[str]()
     for (_, word), count in counts.items():
         totals[word] += count

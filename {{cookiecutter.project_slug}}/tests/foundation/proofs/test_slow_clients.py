@@ -1,7 +1,7 @@
 """Clients that send nothing or part of a request, or never close their end, delay no other client.
 
-A thread of gunicorn's own thread worker waits for the rest of each request, and its accepting thread for each
-client to close its end. Its threads plus one such clients stop the service, liveness included.
+In gunicorn's own thread worker a thread waits for the rest of each request, and the accepting thread for each
+client to close its end. One such client more than threads stops the service, including liveness.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Client:
         self.connection, self.responses = connection, responses
 
     def send(self, data: bytes) -> None:
-        """Send what may be part of a request."""
+        """Send all or part of a request."""
         self.connection.sendall(data)
 
     def status(self) -> int | None:
@@ -81,13 +81,13 @@ class Clients(ExitStack):
 
 @pytest.fixture
 def impatient(project: Project) -> Project:
-    """A project whose worker waits for a client for a second."""
+    """A project whose worker waits only a second for a client."""
     set_patience(project, 1)
     return project
 
 
 def set_patience(project: Project, seconds: int) -> None:
-    """Let the worker wait for a client for so long."""
+    """Set how long the worker waits for a client."""
     file = f"{PACKAGE}/foundation/serving/gthread_patient.py"
     project.replace(file, "PATIENCE = 10\n", f"PATIENCE = {seconds}\n")
 
@@ -95,7 +95,7 @@ def set_patience(project: Project, seconds: int) -> None:
 @pytest.mark.parametrize("sent", SLOW.values(), ids=SLOW)
 @pytest.mark.parametrize("kind", ABLE, ids=str)
 def test_slow_clients_delay_no_other(kind: Kind, sent: bytes, start: Start) -> None:
-    """While many clients never finish what they do, others are answered."""
+    """While many clients never finish, others are answered."""
     server = start(kind, WEB_THREADS="2")
 
     with Clients(server) as clients:
@@ -154,7 +154,7 @@ def test_a_client_that_ends_after_its_request_is_answered(kind: Kind, sent: byte
 
 @patient
 def test_a_client_that_stops_sending_is_given_up(kind: Kind, start: Start, impatient: Project) -> None:
-    """A client that stops sending gets 408, or 400 from the thread that reads a long body, and the end."""
+    """A client that stops sending gets 408, or 400 from a thread that reads its body, and is disconnected."""
     server = start(kind, WEB_THREADS="1", QUEUE_LIMIT="200")
 
     with Clients(server) as clients:
@@ -202,7 +202,7 @@ def drip(client: Client) -> bool:
 
 @patient
 def test_a_client_that_reads_nothing_is_given_up(kind: Kind, start: Start, impatient: Project) -> None:
-    """A client that takes nothing of its response does not hold a thread."""
+    """A client that reads nothing of its response does not hold a thread."""
     impatient.provoke("streams")
     server = start(kind, WEB_THREADS="1")
 
@@ -217,7 +217,7 @@ def test_a_client_that_reads_nothing_is_given_up(kind: Kind, start: Start, impat
 
 @patient
 def test_connections_are_bounded_and_leave_no_descriptor(kind: Kind, start: Start, project: Project) -> None:
-    """With more connections than allowed, the oldest idle ones make room; all are closed in the end."""
+    """Above the connection limit the oldest idle connections make room, and all are eventually closed."""
     project.append("gunicorn.conf.py", "\nworker_connections = 12\n")
     set_patience(project, 600)
     server = start(kind, WEB_THREADS="2")
@@ -245,7 +245,7 @@ def test_connections_are_bounded_and_leave_no_descriptor(kind: Kind, start: Star
 
 @patient
 def test_a_stop_waits_for_no_slow_client(kind: Kind, start: Start, project: Project) -> None:
-    """A stop answers the request in flight, and ends while slow clients keep their connections."""
+    """A stop answers the request in flight, and completes while slow clients keep their connections."""
     project.provoke("slow_view")
     # Both are longer than this test waits.
     project.append("gunicorn.conf.py", "\ngraceful_timeout = 600\n")
@@ -271,7 +271,7 @@ def test_a_stop_waits_for_no_slow_client(kind: Kind, start: Start, project: Proj
 
 
 def links(server: Server) -> Iterator[str]:
-    """Return where the descriptors of the worker lead."""
+    """Return the targets of the worker's descriptors."""
     worker = server.processes()[1]
     for file in Path(f"/proc/{worker}/fd").iterdir():
         try:
@@ -281,12 +281,12 @@ def links(server: Server) -> Iterator[str]:
 
 
 def descriptors(server: Server) -> int:
-    """Return the number of descriptors of the worker."""
+    """Return the number of the worker's descriptors."""
     return len([*links(server)])
 
 
 def sockets(server: Server) -> int:
-    """Return the number of connections of clients that the worker holds."""
+    """Return the number of client connections that the worker holds."""
     own = f":{server.port:04X}"
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     inodes = {f"socket:[{fields[9]}]" for fields in lines if fields[1].endswith(own) and fields[3] != "0A"}

@@ -53,7 +53,7 @@ and write the new digest in SEAMS: {digest}. Services with another WEB_WORKER_CL
 
 @pytest.mark.parametrize("seam", SEAMS, ids=lambda seam: seam.__qualname__)
 def test_gunicorn_has_not_changed_what_the_class_rests_on(seam: Any) -> None:
-    """The source of each private part of gunicorn is the one that the class was written for."""
+    """The source of each private part of gunicorn is the version for which the class was written."""
     digest = hashlib.sha256(inspect.getsource(seam).encode()).hexdigest()[:12]
 
     assert digest == SEAMS[seam], CHANGED.format(name=seam.__qualname__, digest=digest)

@@ -45,8 +45,8 @@ def project(tmp_path: Path) -> Project:
 
 
 def test_every_name_is_a_setting_of_gunicorn(names: dict[str, Any]) -> None:
-    """Every name that the file defines is a setting of gunicorn."""
-    # gunicorn silently ignores a misspelt one.
+    """Every name defined in the file is a gunicorn setting."""
+    # gunicorn silently ignores misspelt settings.
     known = {setting.name for setting in KNOWN_SETTINGS}
     imported = {"Path", "annotations"}
     ours = {
@@ -59,7 +59,7 @@ def test_every_name_is_a_setting_of_gunicorn(names: dict[str, Any]) -> None:
 
 
 def test_no_import_has_the_name_of_a_setting(names: dict[str, Any]) -> None:
-    """No imported module has the name of a setting of gunicorn."""
+    """No imported module has the name of a gunicorn setting."""
     known = {setting.name for setting in KNOWN_SETTINGS}
 
     assert not {name for name, value in names.items() if isinstance(value, types.ModuleType)} & known
@@ -73,7 +73,7 @@ def test_gunicorn_accepts_the_file(project: Project) -> None:
 
 
 def test_a_service_leaves_nothing_in_the_home_of_its_user(project: Project, tmp_path: Path) -> None:
-    """A running service leaves nothing in the home folder of its user."""
+    """A running service creates nothing in its user's home folder."""
     home = tmp_path / "home"
     home.mkdir()
 
@@ -118,7 +118,7 @@ def test_gevent_patches_before_the_driver_chooses_how_it_waits(project: Project,
 def test_processors_are_counted_within_the_quota_of_every_cgroup(
     quotas: dict[str, str], count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The count of processors respects the quota of every enclosing cgroup."""
+    """The number of processors respects the quota of every enclosing cgroup."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(64), raising=False)
     for folder, quota in quotas.items():
         (tmp_path / folder).mkdir(exist_ok=True, parents=True)

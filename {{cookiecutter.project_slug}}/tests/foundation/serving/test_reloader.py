@@ -1,4 +1,4 @@
-"""The server of `make dev`: what it reloads, shows and refuses."""
+"""The server of `make dev`: reloads, error pages and rejected settings."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def dev(project: Project, database_url: str) -> Iterator[Dev]:
-    """Start the server as `make dev` does, on the settings of .env and of the environment."""
+    """Start the server like `make dev`, with the settings of .env and the environment."""
     started: list[Server] = []
     (project.folder / ".env").write_text(
         f"APP_ENV=development\nDATABASE_URL={database_url}\nSECRET_KEY='{SECRET}'\n"
@@ -62,7 +62,7 @@ def dev(project: Project, database_url: str) -> Iterator[Dev]:
 
 
 def answer(server: Server, path: str, status: int) -> str:
-    """Return the body of a path once it answers with this status; a reload cuts other answers off."""
+    """Return the body of a path once it returns this status; a reload aborts other responses."""
 
     def body() -> bytes | None:
         with suppress(OSError, http.client.HTTPException):
@@ -75,7 +75,7 @@ def answer(server: Server, path: str, status: int) -> str:
 
 
 def test_a_new_feature_is_served_without_a_restart(dev: Dev, project: Project) -> None:
-    """A feature is served once its files are written, even if app.py named it before they were there."""
+    """A feature is served once its files exist, even if app.py listed it before."""
     server = dev()
     assert server.get("/orders").status == 404
 
@@ -90,7 +90,7 @@ def test_a_new_feature_is_served_without_a_restart(dev: Dev, project: Project) -
 
 
 def test_the_server_survives_a_syntax_error(dev: Dev, project: Project) -> None:
-    """A syntax error is shown in the terminal and in the browser, and its correction is served."""
+    """A syntax error is shown in the terminal and the browser, and the corrected code is served."""
     server = dev()
 
     project.append(APP, "\n)\n")
@@ -114,7 +114,7 @@ def test_a_change_of_the_settings_file_is_read(dev: Dev, project: Project) -> No
 
 
 def test_the_debugger_shows_an_exception(dev: Dev) -> None:
-    """An exception is shown by the debugger and once in the log, and a request is one plain line."""
+    """An exception appears in the debugger and once in the log, and a request is one plain line."""
     server = dev()
 
     page = server.get("/raise")
@@ -159,7 +159,7 @@ def test_statements_are_logged_on_demand(dev: Dev) -> None:
 def test_an_unsafe_setting_ends_it(
     project: Project, database_url: str, settings: dict[str, str], message: str
 ) -> None:
-    """Production, and addresses that other machines can reach, end it with one line and 78."""
+    """With production settings or a public address it exits with one line and 78."""
     required = {"DATABASE_URL": database_url, "SECRET_KEY": "y5Fh2Kq8Zt1Lw9Xc4Vb7Nm3Qs6Rd0Gj-Pu_EaTo"}
     safe = {"APP_ENV": "development", "WEB_BIND": f"127.0.0.1:{free_port()}", "PYTHONPATH": "src"}
     python = str(project.folder / ".venv" / "bin" / "python")
@@ -173,7 +173,7 @@ def test_an_unsafe_setting_ends_it(
 
 
 def test_production_never_gets_the_debugger(dev: Dev, project: Project) -> None:
-    """A running server whose .env becomes that of production serves nothing until that is undone."""
+    """A running server whose .env switches to production serves nothing until that is undone."""
     server = dev()
     project.replace(".env", "APP_ENV=development", "APP_ENV=production")
     server.wait_for_log("APP_ENV is production")
@@ -184,7 +184,7 @@ def test_production_never_gets_the_debugger(dev: Dev, project: Project) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=str)
 def test_it_ends_with_all_its_processes(dev: Dev, number: signal.Signals) -> None:
-    """Ctrl-C and SIGTERM end it with 0 and without a traceback, and no signal leaves a process."""
+    """On Ctrl-C and SIGTERM it exits with 0, without a traceback or a remaining process."""
     server = dev()
     (server.signal_all if number is signal.SIGINT else server.signal)(number)
 
@@ -194,7 +194,7 @@ def test_it_ends_with_all_its_processes(dev: Dev, number: signal.Signals) -> Non
 
 
 def test_a_taken_port_is_one_line(project: Project) -> None:
-    """A port that is taken ends it with one line."""
+    """If the port is in use, it exits with one line."""
     python = str(project.folder / ".venv" / "bin" / "python")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         bind = f"127.0.0.1:{taken.getsockname()[1]}"

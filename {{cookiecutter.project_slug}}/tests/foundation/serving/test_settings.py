@@ -1,4 +1,4 @@
-"""The list of `make settings`: every setting with its value in force, and no secret."""
+"""The list of `make settings`: every setting with its effective value, but no secrets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..sample.app import create_app
 
 
 class Settings(ServiceSettings):
-    """Settings with those of an owner."""
+    """Settings including an owner's."""
 
     greeting: str = Field("hello", description="The first word of each answer")
     colours: tuple[Literal["red", "blue"], ...] = ("red",)
@@ -35,7 +35,7 @@ class Settings(ServiceSettings):
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment with the required settings alone."""
+    """An environment with only the required settings."""
     for name in {name.upper() for name in Settings.model_fields} & os.environ.keys():
         monkeypatch.delenv(name)
     monkeypatch.setenv("APP_ENV", "testing")
@@ -46,7 +46,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_each_setting_is_listed_with_its_value_in_force(environment: pytest.MonkeyPatch) -> None:
-    """Each setting, the owner's too, is listed with value, type, default and description."""
+    """Each setting, including the owner's, is listed with value, type, default and description."""
     environment.setenv("LIMIT", "0012")
     environment.setenv("WEB_PRELOAD", "no")
 
@@ -88,7 +88,7 @@ def test_no_secret_is_listed(environment: pytest.MonkeyPatch, complete: bool) ->
 
 
 def test_problems_are_in_the_lines_of_their_settings(environment: pytest.MonkeyPatch) -> None:
-    """A missing, wrong or misspelt setting has its problem as its line, and the others their values."""
+    """A missing, invalid or misspelt setting is listed with its problem, and the others with their values."""
     environment.setenv("APP_ENV", "Production")
     environment.setenv("LIMIT", "few")
     environment.delenv("SHOP_PASSWORD")
@@ -106,7 +106,7 @@ def test_problems_are_in_the_lines_of_their_settings(environment: pytest.MonkeyP
 def test_production_refusals_are_listed(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A value that production refuses is a problem of its setting, and the exit code is 78."""
+    """A value that production rejects is listed as a problem, and the exit code is 78."""
     environment.setattr(listed, "settings_class", lambda: Settings)
     assert listed.main() == 0
     environment.setenv("APP_ENV", "production")
@@ -117,7 +117,7 @@ def test_production_refusals_are_listed(
 
 
 def test_a_view_reads_typed_settings(own_databases: Databases) -> None:
-    """A view reads the settings that its application was built with, as the owner's class."""
+    """A view reads the settings of its application, as the owner's class."""
     required = required_settings(own_databases.sampled())
     app = create_app(Settings(**required, shop_password=SecretStr("hush"), greeting="good day"))
 
@@ -130,7 +130,7 @@ def test_a_view_reads_typed_settings(own_databases: Databases) -> None:
 
 
 def test_settings_of_another_class_are_an_error(own_databases: Databases) -> None:
-    """Settings of another class are an error that names both."""
+    """Settings of another class raise an error that names both."""
     app = create_app(make_settings(own_databases.sampled()))
 
     with app.app_context(), pytest.raises(TypeError, match="with ServiceSettings, not with Settings"):

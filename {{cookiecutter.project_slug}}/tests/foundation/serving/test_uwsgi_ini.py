@@ -32,7 +32,7 @@ OPTIONS = dict(re.split(r"\s*=\s*", line, maxsplit=1) for line in LINES if re.ma
     ],
 )
 def test_no_harmful_option_is_used(option: str, harm: str) -> None:
-    """uwsgi.ini uses no option that is known to do harm."""
+    """uwsgi.ini uses no harmful option."""
     assert option not in OPTIONS, harm
 
 
@@ -71,7 +71,7 @@ def test_a_misspelt_option_keeps_the_server_from_starting(tmp_path: Path) -> Non
     ],
 )
 def test_a_value_that_uwsgi_would_misread_is_replaced(name: str, values: dict[str, str]) -> None:
-    """uWSGI reads the default for an empty variable, and a safe value for an invalid one, until it exits."""
+    """uWSGI uses the default for an empty variable, and a safe value for an invalid one, until it exits."""
     commands = [line.partition("exec://")[2].removesuffix(")") for line in LINES if "exec://" in line]
     [command] = [command for command in commands if name in command]
 
@@ -83,7 +83,7 @@ def test_a_value_that_uwsgi_would_misread_is_replaced(name: str, values: dict[st
 
 
 def test_the_queue_is_no_longer_than_the_kernel_allows() -> None:
-    """The queue has 4096 places, or as many as the kernel allows: with more uWSGI does not start."""
+    """The queue has 4096 places, or the kernel's maximum, above which uWSGI does not start."""
     [command] = [line.partition("exec://")[2] for line in LINES if "somaxconn" in line]
 
     for allowed, used in {"65536": 4096, "128": 128, "": 4096}.items():
@@ -93,7 +93,7 @@ def test_the_queue_is_no_longer_than_the_kernel_allows() -> None:
 
 
 def sh(command: str, **variables: str) -> str:
-    """Return the output of a command that uWSGI runs while it reads its file."""
+    """Return the output of a command that uWSGI runs when it reads its file."""
     environment = {"PATH": "/usr/bin:/bin", **variables}
     return subprocess.run(["/bin/sh", "-c", command], env=environment, capture_output=True, text=True).stdout
 
@@ -112,7 +112,7 @@ def sh(command: str, **variables: str) -> str:
 def test_uwsgi_may_listen_locally_or_behind_a_proxy(
     bind: str, protocol: str | None, env: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """uWSGI may listen where only this machine connects, or where a proxy is in front of it."""
+    """uWSGI may listen where only this machine or a proxy can connect."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         bind = bind.replace("fd://3", f"fd://{listener.fileno()}")
         chosen = make_settings("sqlite:///app.db", web_bind=bind, web_protocol=protocol, app_env=env)
@@ -140,7 +140,7 @@ def test_uwsgi_does_not_listen_where_clients_could_reach_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """uWSGI exits with code 78 instead of listening where clients could reach it."""
+    """uWSGI exits with 78 instead of listening where clients could reach it."""
     chosen = make_settings("sqlite:///app.db", web_bind=bind, web_protocol=protocol, app_env=env)
     monkeypatch.setattr(served, "load_settings", lambda: chosen)
 
@@ -162,7 +162,7 @@ def test_uwsgi_does_not_listen_where_clients_could_reach_it(
 def test_clients_cannot_reach_uwsgi_without_a_proxy(
     protocol: dict[str, str], reason: str, tmp_path: Path
 ) -> None:
-    """uWSGI exits with 78 and the reason where clients could reach it without a proxy."""
+    """uWSGI exits with 78 and the reason if clients could reach it without a proxy."""
     settings = {
         "DATABASE_URL": "sqlite:///app.db",
         "SECRET_KEY": SECRET,

@@ -1,7 +1,7 @@
-"""gunicorn's threads, but no slow client holds one: `WEB_WORKER_CLASS=gthread_patient`.
+"""gunicorn's thread worker without threads held by slow clients: `WEB_WORKER_CLASS=gthread_patient`.
 
-A thread of gunicorn's own worker waits for the rest of a request, and its accepting thread for each client to
-close its end. Here the poller waits: a request goes to a thread when all of it has come, or BUFFERED bytes. A
+In gunicorn's own worker a thread waits for the rest of a request, and the accepting thread for each client to
+close its end. Here the poller waits: a thread gets a request when all of it has arrived, or BUFFERED bytes. A
 thread reads the rest, chunked bodies, and bodies whose client waits for a 100. Only gunicorn parses requests.
 The class rests on private parts of gunicorn: tests/foundation/serving/test_gthread_patient.py lists them.
 """
@@ -32,10 +32,10 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,7})[ \t]*\r\n", re.IGNORE
 
 
 class Socket(socket.socket):
-    """A connection whose client counts as gone if it takes nothing of its answer."""
+    """A connection whose client counts as gone if it reads nothing of its response."""
 
     def take(self, size: int) -> bytes | None:
-        """Return what has come, nothing if the client has ended, or None if it has sent no more yet."""
+        """Return the received bytes, no bytes at the end, or None if nothing has arrived yet."""
         try:
             return self.recv(size, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -51,14 +51,14 @@ class Socket(socket.socket):
 
 
 class Unreader(SocketUnreader):
-    """The bytes of a connection: the accepting thread reads them, and from a request's start its thread."""
+    """The bytes of a connection, read by the accepting thread, and by a thread once it has the request."""
 
-    needed = 0  # bytes of the request, once its head has come
-    patience: float = PATIENCE  # seconds that a thread may still wait
+    needed = 0  # bytes of the request, once its head has arrived
+    patience: float = PATIENCE  # remaining seconds for which a thread may wait
     has_ended = False
 
     def receive(self) -> bool:
-        """Read without waiting, and return whether a thread can begin with the next request."""
+        """Read without waiting, and return whether a thread can start the next request."""
         size = self.buf.seek(0, 2)
         if not self._is_whole() and (data := self.sock.take(BUFFERED - size)) is not None:
             self.buf.write(data)
@@ -75,7 +75,7 @@ class Unreader(SocketUnreader):
         return len(data) >= min(self.needed or BUFFERED, BUFFERED)
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        """Read in a thread within the time that is left, which each byte extends."""
+        """Read in a thread within the remaining time, which each byte extends."""
         timeout, began = self.sock.gettimeout(), time.monotonic()
         # gunicorn sets one where it discards the rest of a body after a response: nothing waits for that.
         self.sock.settimeout(self.patience if timeout is None else 0)
@@ -93,9 +93,9 @@ class Unreader(SocketUnreader):
 
 
 class Connection(TConn):
-    """A connection whose next request is read before it goes to a thread."""
+    """A connection whose next request is read before a thread gets it."""
 
-    is_done = False  # nothing but its end is read any more
+    is_done = False  # only its end is still read
 
     def __init__(self, *args: Any, linger: Callable[[Any], None]) -> None:
         super().__init__(*args)
@@ -111,7 +111,7 @@ class Connection(TConn):
 
 
 class Worker(ThreadWorker):
-    """Threads for whole requests, a poller for the rest; TLS, HTTP/2 and uwsgi are as in gunicorn's own."""
+    """Threads for complete requests, a poller for the rest; TLS, HTTP/2 and uwsgi work as in gunicorn."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -126,14 +126,14 @@ class Worker(ThreadWorker):
         except (BlockingIOError, ConnectionAbortedError):
             return
         sock = Socket(plain.family, plain.type, plain.proto, plain.detach())
-        # The kernel's timeout is for each part of an answer. Python's would be for the whole.
+        # The kernel's timeout applies to each part of a response. Python's would apply to all of it.
         with contextlib.suppress(OSError):  # On macOS it is an error if the client has left.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE, 0))
         self.nr_conns += 1
         self.enqueue_req(Connection(self.cfg, sock, client, listener.getsockname(), linger=self._linger))
 
     def enqueue_req(self, conn: Any) -> None:
-        """Submit a connection with a whole request to the threads, and any other one to the poller."""
+        """Submit a connection with a complete request to the threads, and any other to the poller."""
         if not isinstance(conn, Connection) or conn.unreader.receive():
             super().enqueue_req(conn)
         elif conn.unreader.has_ended:
@@ -141,13 +141,13 @@ class Worker(ThreadWorker):
             conn.close()
         elif conn.unreader.buf.getvalue():
             self._wait(conn)
-        else:  # As for a kept connection: its next request has not begun.
+        else:  # As for a keep-alive connection: its next request has not begun.
             conn.timeout = time.monotonic() + (self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER)
             self.keepalived_conns.append(conn)
             self.poller.register(conn.sock, EVENT_READ, partial(self.on_client_socket_readable, conn))
 
     def murder_pending(self) -> None:
-        """Give up clients that are too slow, and the oldest where there is no place for a new one."""
+        """Drop clients that are too slow, and the oldest idle one if there is no room for a new one."""
         super().murder_pending()
         if self.nr_conns >= self.worker_connections:
             firsts = (next(iter(group)) for group in (self.keepalived_conns, self.waiting) if group)
@@ -169,7 +169,7 @@ class Worker(ThreadWorker):
         return float(conn.timeout) - (PATIENCE if conn in self.waiting else self.cfg.keepalive)
 
     def _wait(self, conn: Connection) -> None:
-        """Wait for the rest of a request, or after the last answer for the client to close its end."""
+        """Wait for the rest of a request, or after the last response for the client to close its end."""
         conn.timeout = time.monotonic() + (PATIENCE if self.alive else STOP_KEEPALIVE_LINGER)
         self.poller.register(conn.sock, EVENT_READ, partial(self._on_readable, conn))
         self.waiting[conn] = None
@@ -183,7 +183,7 @@ class Worker(ThreadWorker):
             self._drop(conn)
 
     def _linger(self, conn: Connection) -> None:
-        """Close when the client has: a reset would take what it has not read yet (RFC 9112, 9.6)."""
+        """Close after the client: a reset would discard what it has not read yet (RFC 9112, 9.6)."""
         with contextlib.suppress(OSError):
             conn.sock.shutdown(socket.SHUT_WR)
             conn.is_done = True

@@ -66,7 +66,7 @@ def has_threads(settings: ServiceSettings) -> bool:
 
 
 def worker_class(settings: ServiceSettings) -> str:
-    """Return the worker class under the name that gunicorn loads it by."""
+    """Return the name by which gunicorn loads the worker class."""
     name = settings.web_worker_class
     return f"{__package__}.gthread_patient.Worker" if name == "gthread_patient" else name
 
