@@ -18,7 +18,7 @@ TABLES = ("instructions", "roundtrips", "throughput", "memory", "boot", "overloa
 
 
 def main() -> None:
-    """Print the tables that are named, or all."""
+    """Print the named tables, or all."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=(__doc__ or "").partition(":")[0])
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=", ".join(TABLES))
     parser.add_argument(
@@ -31,7 +31,7 @@ def main() -> None:
     if unknown := set(given.tables) - set(TABLES):
         parser.error(f"there is no table {', '.join(sorted(unknown))}")
     peers = os.environ.get("BENCH_PEERS")
-    # The default would end this process without the clean-ups.
+    # The default would kill this process without its clean-ups.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with scratch_folder() as folder:
         project = generate(folder)

@@ -1,4 +1,4 @@
-"""Time from the command of gunicorn to the first 200, with four workers, in interleaved rounds."""
+"""Time from the gunicorn command to the first 200, with four workers, in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def table(bench: Bench) -> Iterator[list[str]]:
 
 
 def start(bench: Bench, contestant: Contestant, shipped: bool) -> tuple[float, float]:
-    """Return the seconds until the first 200, and those of processor time."""
+    """Return the seconds until the first 200, and the processor time in seconds."""
     begun = time.monotonic()
     with serve(bench, contestant, workers=4, shipped=shipped) as service:
         return service.wait_for_first_200() - begun, service.cpu()
 
 
 def row(times: list[tuple[float, float]], bare: list[tuple[float, float]]) -> list[str]:
-    """Return the cells of a contestant; its first round is left out, because it compiles."""
+    """Return the cells of a contestant; its first round is ignored, because it compiles."""
     ratios = [mine[0] / theirs[0] for mine, theirs in zip(times[1:], bare[1:], strict=False)]
     seconds, cpu = (statistics.median(column) for column in zip(*times[1:], strict=True))
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"

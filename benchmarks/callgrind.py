@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 MARK = "getloadavg"  # the C function of `mark`, which no other code here calls
-PARTS = 5  # The median of several is not moved by one request that waits, or by a cache that grows.
+PARTS = 5  # The median is not affected by one waiting request or a growing cache.
 FIRST = 60  # calls that fill caches before the first part
 
 
@@ -45,7 +45,7 @@ def run_parts(call: Callable[[], object], count: int) -> None:
 def count_instructions(
     command: Sequence[str | Path], count: int, *, cwd: Path, env: Mapping[str, str]
 ) -> list[float]:
-    """Return thousand instructions for each call, of every function for which the command runs parts.
+    """Return thousand instructions per call, for every function for which the command runs parts.
 
     Raises `FileNotFoundError` without valgrind, and `CalledProcessError` when the command fails.
     """

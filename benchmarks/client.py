@@ -1,4 +1,4 @@
-"""The load of load.c where no C compiler is: the same arguments, the same JSON."""
+"""A substitute for load.c without a C compiler: the same arguments, the same JSON."""
 
 from __future__ import annotations
 

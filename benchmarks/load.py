@@ -1,4 +1,4 @@
-"""Load on a service: by a client in C where a compiler is, otherwise by one in Python."""
+"""Load on a service: from a client in C if there is a compiler, otherwise in Python."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def client_command(bench: Bench) -> list[str | Path]:
 def start_load(
     bench: Bench, contestant: Contestant, port: int, kind: str, seconds: float, rate: float = 0
 ) -> subprocess.Popen[str]:
-    """Start a client that sends so many requests a second, or without a rate as many as are answered."""
+    """Start a client that sends so many requests per second, or without a rate as many as are answered."""
     probes = PROBES if rate else 0
     numbers = [port, seconds, rate, CONNECTIONS, GIVE_UP, probes]
     body = contestant.body if kind == "insert" else ""

@@ -1,4 +1,4 @@
-"""Private memory of a gunicorn worker that has answered requests, after a collection (Linux)."""
+"""Private memory of a gunicorn worker that has served requests, after a collection (Linux)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Twice the requests that a service can answer: how many are answered in time, and whether probes are."""
+"""Twice the load that a service can handle: how many requests and probes are answered in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The project that is measured, its database, and the applications that it is compared with."""
+"""The measured project, its database, and the applications for comparison."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRET = "a key for measurements, long enough"  # noqa: S105
 
 
 class NotMeasured(Exception):
-    """A reason why a row or a table is missing, for the reader of the table."""
+    """The reason why a row or a table is missing, for the table."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Bench:
         return [bare, naive, *(peers_in(self.peers, python) if self.peers else []), ours]
 
     def environment(self, contestant: Contestant) -> dict[str, str]:
-        """Return the environment of a contestant, in which nothing of the user's is left."""
+        """Return the environment of a contestant, without any of the user's variables."""
         folders = [ROOT, CONTESTANTS, *([self.peers] if self.peers else [])]
         return {
             "PATH": os.pathsep.join([str(contestant.python.parent), os.environ["PATH"]]),
@@ -128,7 +128,7 @@ def literals(module: Path) -> dict[str, Any]:
 
 
 def generate(folder: Path) -> Path:
-    """Generate the default project in a folder and install it. Leaves the files of the user alone."""
+    """Generate the default project in a folder and install it. Does not touch the user's files."""
     configuration = folder / "cookiecutter.yaml"
     configuration.write_text(f"replay_dir: {folder}/replay\n")
     options: list[str | Path] = ["--no-input", "--output-dir", folder, "--config-file", configuration]

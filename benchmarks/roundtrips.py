@@ -1,4 +1,4 @@
-"""Round trips to PostgreSQL, and statements that it parses although it has parsed them before."""
+"""Round trips to PostgreSQL, and statements that it parses repeatedly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contestants on real servers: ours as it ships, the others on the same number of processes and threads."""
+"""Contestants on real servers: ours as shipped, the others with the same number of processes and threads."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def plain_command(
 
 @contextmanager
 def pinned(core: int | None) -> Iterator[None]:
-    """Let the processes that start in a block run on one core alone."""
+    """Restrict processes started in a block to one core."""
     if core is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Delete the files that the answers leave out, and print the next commands.
+"""Delete files that the answers exclude, and print the next commands.
 
 WANTED is the only place where a file depends on an answer. The hook needs no network and may run twice.
 """

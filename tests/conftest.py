@@ -30,8 +30,8 @@ COMBINATIONS: list[Answers] = [
     for server in ("both", "gunicorn", "uwsgi")
 ]
 DEFAULT = COMBINATIONS[0]
-# The answers about deployment and telemetry change no line of Python, and are combined with the others only
-# where it matters.
+# Answers about deployment and telemetry change no Python, and are combined with the others only where it
+# matters.
 DEPLOYMENTS: dict[str, Answers] = {
     "as asked by default": {},
     "with nothing": {"container": False, "notebooks": False, "ci": "none"},
@@ -58,7 +58,7 @@ SECRET = "a key for tests that is long enough"  # noqa: S105
 Bake = Callable[..., Path]
 Workshop = Callable[[], Path]
 
-# A bound on programs that do not end; no test on a slow machine reaches it.
+# A limit for programs that hang; no test on a slow machine reaches it.
 BOUND = 3600.0  # seconds
 # Most of these tests wait, for databases and processes.
 WITHOUT_PROOFS = (".venv/bin/pytest", "-n", "2", "--dist", "loadscope", "--ignore=tests/foundation/proofs")
@@ -116,7 +116,7 @@ def image(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 @pytest.fixture(scope="session")
 def workshop() -> Iterator[Callable[[], Path]]:
-    """Make folders for projects whose tests are run.
+    """Create folders for projects whose tests are run.
 
     A PostgreSQL that root starts runs as another user, who must be able to reach the project's
     environment. pytest prevents that for everything below its own folder.

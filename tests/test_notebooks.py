@@ -1,4 +1,4 @@
-"""The notebooks of a project run, on each database, with the packages that only notebooks need."""
+"""A project's notebooks run, on each database, with the packages that only notebooks need."""
 
 from __future__ import annotations
 

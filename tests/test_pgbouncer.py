@@ -1,4 +1,4 @@
-"""The proofs behind a real PgBouncer, which a machine of the project's owner may lack."""
+"""The proofs behind a real PgBouncer, which an owner's machine may lack."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [
 
 
 def test_the_service_works_behind_pgbouncer(project: Path) -> None:
-    """No request and no migration fails behind PgBouncer in transaction mode, and no lock stays behind."""
+    """No request and no migration fails behind PgBouncer in transaction mode, and no lock remains."""
     command = (".venv/bin/pytest", "tests/foundation/proofs/test_pgbouncer.py")
 
     done = run(

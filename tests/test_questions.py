@@ -1,4 +1,4 @@
-"""Every answer makes a project that works, or is rejected in one line with no file written."""
+"""Every answer yields a working project, or is rejected in one line without writing a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every requirement is pinned with hashes, and fits each set of answers."""
+"""Every requirement is pinned with hashes, and matches each set of answers."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_new_dependency_moves_no_other_pin(project: Path) -> None:
 
 @pytest.mark.matrix
 def test_a_dependency_that_does_not_fit_changes_nothing(project: Path) -> None:
-    """A dependency that conflicts with another leaves both files as they were, and fails."""
+    """A conflicting dependency fails, and leaves both files unchanged."""
     before = [pins(project, name) for name in ("production", "development")]
     edit(project / "pyproject.toml", '"pytest>=9"', '"pytest<1"')
 

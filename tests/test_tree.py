@@ -72,7 +72,7 @@ with_hooks_or_without = pytest.mark.parametrize("hooks", [True, False], ids=["ho
     ids=str,
 )
 def test_an_answer_decides_about_files(answers: Answers, present: str, absent: str, bake: Bake) -> None:
-    """A project has the files and folders that its answers ask for, and none of the others."""
+    """A project has exactly the files and folders of its answers."""
     project = bake(**answers)
 
     assert [path for path in present.split() if not list(project.glob(path))] == []
@@ -198,7 +198,7 @@ def tables(text: str) -> list[list[str]]:
 
 def test_no_tool_leaves_a_file_in_the_project_folder() -> None:
     """The project folder of the template contains no bytecode, tool cache or virtual environment."""
-    # cookiecutter would take it for a part of the project.
+    # cookiecutter would treat it as part of the project.
     assert not [path for path in RAW.rglob("*") if re.search(r"__pycache__|_cache$|\.venv|\.pyc$", path.name)]
 
 

@@ -87,7 +87,7 @@ def project(tool: Tool, template: Path, tmp_path: Path) -> Path:
 
 
 def test_a_new_project_is_up_to_date(tool: Tool, project: Path) -> None:
-    """A project that was just made is up to date, and equals the template."""
+    """A new project is up to date, and equals the template."""
     tool("cruft", "check", cwd=project)
 
     assert tool("cruft", "diff", cwd=project) == ""
@@ -170,7 +170,7 @@ def test_changes_of_the_foundation_are_found(tool: Tool, project: Path) -> None:
 
 
 class Upgraded(NamedTuple):
-    """A project that followed docs/upgrading.md: its conflicts, and what its owner added and deleted."""
+    """A project updated as in docs/upgrading.md: its conflicts, and its owner's additions and deletions."""
 
     project: Path
     conflicts: set[str]
@@ -244,7 +244,7 @@ def folders(paths: set[str]) -> set[Path]:
 
 
 def format_code(tool: Tool, project: Path) -> None:
-    """Do as `make format` does."""
+    """Format like `make format`."""
     tool("ruff", "check", "--fix", "--exit-zero", "--quiet", cwd=project)
     tool("ruff", "format", "--quiet", cwd=project)
 

@@ -1,4 +1,4 @@
-"""The check of the wording, which the template and each project run on the text that the template owns."""
+"""The wording check, which the template and each project run on the template's text."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_quotations_and_generated_text_are_not_checked(tmp_path: Path) -> None:
 
 
 def test_no_file_to_check_is_an_error(tmp_path: Path) -> None:
-    """A wrong path cannot pass as a clean text."""
+    """An invalid path does not count as clean."""
     done = run(sys.executable, FOUNDATION / "words.py", BASELINE, "gone", cwd=tmp_path, status=1)
 
     assert done.stderr == "words: no file to check\n"

@@ -1,4 +1,4 @@
-"""The least that Flask and Flask-SQLAlchemy need for the routes of the generated service."""
+"""The minimal Flask and Flask-SQLAlchemy code for the generated service's routes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ db = SQLAlchemy(model_class=Base)
 
 
 class Note(db.Model):
-    """A row of the table that the migrations of the service make."""
+    """A row of the table created by the service's migrations."""
 
     __tablename__ = "notes"
 
@@ -37,7 +37,7 @@ class Note(db.Model):
 
 
 def make_app(name: str, **engine_options: Any) -> Flask:
-    """Make an application without routes, for the database in the environment."""
+    """Create an application without routes, for the database in the environment."""
     app = Flask(name)
     app.config["SQLALCHEMY_DATABASE_URI"] = os.environ["DATABASE_URL"]
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 4, "max_overflow": 2, **engine_options}

@@ -22,7 +22,7 @@ random_ids = random.Random(1)  # noqa: S311
 
 
 class Contestant:
-    """A WSGI application, and the requests that it is measured with."""
+    """A WSGI application, and the requests for its measurement."""
 
     def __init__(self, job: Job) -> None:
         self.app = importlib.import_module(job["module"]).app
@@ -95,7 +95,7 @@ class Proxy:
 
 
 def forward(source: socket.socket, target: socket.socket, count: Callable[[bytes], None] | None) -> None:
-    """Send on what arrives. It is counted first, so that the count is complete when the answer arrives."""
+    """Forward data. It is counted first, so that the count is complete when the response arrives."""
     while data := source.recv(65536):
         if count:
             count(data)
@@ -112,7 +112,7 @@ def roundtrips(job: Job) -> Iterator[Any]:
     contestant, count = Contestant(job), job["count"]
     for kinds in (["read"], ["list"], ["insert"], ["insert", "read", "read", "read"]):
         for number in range(20 + count):
-            if number == 20:  # The first ones connect, and prepare what stays prepared.
+            if number == 20:  # The first requests connect, and prepare statements that stay prepared.
                 proxy.round_trips = proxy.parsed = 0
             contestant.send(kinds[number % len(kinds)])
         yield proxy.round_trips / count

@@ -12,7 +12,7 @@ served = importlib.import_module(os.environ["CONTESTANT"]).app
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Answer a request."""
+    """Handle a request."""
     if environ["PATH_INFO"] != "/collect":
         return served(environ, start_response)
     gc.collect()

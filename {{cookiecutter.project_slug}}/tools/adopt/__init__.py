@@ -1,1 +1,1 @@
-"""A planner that moves the mechanical part of a notebook into the service, and asks about the rest."""
+"""A planner that moves the mechanical part of a notebook into the service, with questions about the rest."""

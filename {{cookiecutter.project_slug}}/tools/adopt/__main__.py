@@ -1,4 +1,4 @@
-"""The start of the command: `python tools/adopt`, or `python -m tools.adopt` in the folder of the project."""
+"""The command's entry point: `python tools/adopt`, or `python -m tools.adopt` in the project's folder."""
 
 import sys
 
@@ -10,6 +10,6 @@ if __package__:
 import runpy
 from pathlib import Path
 
-# The doctor's modules are beside this folder, in the package `tools`.
+# The doctor's modules are next to this folder, in the package `tools`.
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 runpy.run_module("tools.adopt", run_name="__main__", alter_sys=True)

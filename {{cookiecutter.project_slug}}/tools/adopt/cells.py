@@ -1,4 +1,4 @@
-"""The cells of a notebook, or the groups of statements of a file, and the names that they define."""
+"""The cells of a notebook, or the statement groups of a file, and the names that they define."""
 
 import ast
 import json
@@ -30,7 +30,7 @@ SECRETS = [
 
 
 class NotReadableError(Exception):
-    """A file that is no notebook and no code; the message is one line."""
+    """A file that is neither a notebook nor code; the message is one line."""
 
 
 class Unit:
@@ -143,7 +143,7 @@ def not_parsed(reason: str) -> str:
 
 
 def redact(text: str) -> str:
-    """Return a text without what may be a secret."""
+    """Return a text without possible secrets."""
     for pattern, replacement in SECRETS:
         text = pattern.sub(replacement, text)
     return text

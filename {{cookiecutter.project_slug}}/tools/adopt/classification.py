@@ -1,4 +1,4 @@
-"""The kind of each statement of a notebook, and the questions that are open before it can be moved."""
+"""The kind of each statement of a notebook, and the open questions before it can be moved."""
 
 import ast
 import re
@@ -40,7 +40,7 @@ NEEDS_FILES = {"render_template", "render_template_string", "send_from_directory
 
 @dataclass
 class Item:
-    """A statement: the names that it defines, and where it goes."""
+    """A statement: the names that it defines, and its destination."""
 
     names: tuple[str, ...]
     kind: str  # import, function, class, model, view, load, constant, setting, session, decision or dropped
@@ -50,7 +50,7 @@ class Item:
     questions: list[str] = field(default_factory=list)
     rule: str = ""
     needs: set[str] = field(default_factory=set)
-    in_views: bool = False  # whether a function knows HTTP, and belongs to views.py
+    in_views: bool = False  # whether a function uses HTTP, and belongs in views.py
 
     @property
     def name(self) -> str:
@@ -69,7 +69,7 @@ class Plan:
         self.scopes: dict[str, Scope] = {}
         self.items = [Item((), "", node, unit) for unit in notebook.units for node in unit.statements]
         self.by_name: dict[str, Item] = {}
-        self.kinds: dict[str, str] = {}  # what the doctor knows of each object
+        self.kinds: dict[str, str] = {}  # the doctor's findings about each object
         for item in self.items:
             self._classify(item)
             for name in item.names:
@@ -193,7 +193,7 @@ class Plan:
             self._set(item, [name], "computed", "computed once in the notebook")
 
     def _touch_load(self, item: Item, function: ast.expr) -> None:
-        """Ask about a method that changes a loaded object after the load."""
+        """Add a question about a method that changes an object after its load."""
         root = function.value if isinstance(function, ast.Attribute) else None
         if isinstance(root, ast.Name) and (found := self.by_name.get(root.id)) and found.kind == "load":
             found.questions.append(
@@ -228,7 +228,7 @@ class Plan:
                     named = self.index.owner(load.id, owners.get(id(load), self.module))
                     if named is None or named.scope is self.module:
                         item.needs.add(load.id)
-                # A global that a function only changes is read nowhere.
+                # A global that a function only changes is read nowhere else.
                 item.needs |= {name for name, functions in changed.items() if item.name in functions}
                 bound = {name for scope in scopes for name in scope.bindings}
                 for name in sorted(item.needs & bound & self.by_name.keys()):
@@ -309,7 +309,7 @@ class Plan:
             )
 
     def _changed(self) -> dict[str, list[str]]:
-        """Return the globals that functions change, each with these functions."""
+        """Return the globals changed by functions, each with these functions."""
         found: defaultdict[str, list[str]] = defaultdict(list)
         for name, top in self.scopes.items():
             for scope in top.walk():
@@ -337,7 +337,7 @@ class Plan:
         return "another cell"
 
     def _ask_about_uses(self, item: Item) -> None:
-        """Ask about the names that a function uses and that cannot be moved."""
+        """Add questions about names in a function that cannot be moved."""
         if item.kind not in {"function", "class", "model", "view", "load", "constant"}:
             return
         for name in sorted(item.needs):
@@ -368,7 +368,7 @@ class Plan:
         return str(found[0]) if found else ""
 
     def blockers(self, item: Item) -> Iterator[tuple[Item, str]]:
-        """Yield the open questions of an item and of all that it needs, each once."""
+        """Yield the open questions of an item and of everything that it needs, each once."""
         seen: set[str] = set()
         for each in [
             item,

@@ -1,4 +1,4 @@
-"""The command line. Exit code: 0 for a plan, 1 if the files could not be written, 2 for a wrong argument."""
+"""The command line. Exit code: 0 for a plan, 1 if files could not be written, 2 for an invalid argument."""
 
 import argparse
 import sys
@@ -30,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the plan, write the files if that is wanted, and return the exit code."""
+    """Print the plan, write the files if requested, and return the exit code."""
     parser = make_parser()
     options = parser.parse_args(arguments)
     path: Path | None = options.notebook

@@ -30,7 +30,7 @@ TYPES = {"int": "int", "float": "float"}
 
 
 class Feature:
-    """The files of a feature, made from a plan; `questions` of items grow where code cannot be moved."""
+    """The files of a feature, generated from a plan; `questions` of items grow if code cannot be moved."""
 
     def __init__(self, plan: Plan, name: str) -> None:
         self.plan = plan
@@ -44,7 +44,7 @@ class Feature:
     # -- moving ------------------------------------------------------------------------------------
 
     def rewrite(self) -> bool:
-        """Rewrite every item that can be moved; return whether a new question has come up."""
+        """Rewrite every movable item; return whether a new question has come up."""
         self.with_session = self._with_session()
         self.code.clear()
         for item in self.plan.items:
@@ -59,7 +59,7 @@ class Feature:
         return False
 
     def _with_session(self) -> set[str]:
-        """Return the functions of the service that need a session, themselves or through others."""
+        """Return the service functions that need a session, directly or through others."""
         functions = [item for item in self.plan.items if item.kind == "function" and not item.in_views]
         found: set[str] = set()
         while True:
@@ -73,24 +73,24 @@ class Feature:
             found |= more
 
     def module_of(self, item: Item) -> str:
-        """Return the module of the feature that an item goes to."""
+        """Return the item's destination module in the feature."""
         if item.kind == "model":
             return "models"
         return "views" if item.kind == "view" or item.in_views else "service"
 
     def items(self, module: str) -> list[Item]:
-        """Return the items that are moved to a module."""
+        """Return the items moved to a module."""
         return [item for item in self.plan.items if id(item) in self.code and self.module_of(item) == module]
 
     @property
     def views(self) -> list[Item]:
-        """The views whose address is known, moved or not."""
+        """The views with a known address, moved or not."""
         found = [item for item in self.plan.items if item.kind == "view" and self.path_is_known(item)]
         return [item for item in found if self.plan.by_name[item.name] is item]
 
     @property
     def undecided(self) -> list[Item]:
-        """The functions and classes that are not moved, because a question is open."""
+        """The functions and classes that are not moved because of an open question."""
         found = [item for item in self.plan.items if item.kind in {"function", "class"} and item.name]
         return [item for item in found if id(item) not in self.code and any(self.plan.blockers(item))]
 
@@ -130,7 +130,7 @@ class Feature:
         return "/" + self.name.replace("_", "-")
 
     def sample(self, item: Item) -> tuple[str, str]:
-        """Return an address that a view answers, and one of its methods."""
+        """Return an address of a view, and one of its methods."""
         path, methods = self.route(item) or ("", ["GET"])
         filled = re.sub(
             r"<(?:(\w+)(?:\([^)]*\))?:)?\w+>", lambda found: SAMPLES.get(found[1] or "", "a"), path
@@ -223,7 +223,7 @@ class Feature:
         return f"bp.route({path!r}, methods={methods!r})"
 
     def load(self, item: Item, node: ast.stmt) -> str:
-        """Return the function that loads a model."""
+        """Return a function that loads a model."""
         lines = []
         if isinstance(node, ast.With):
             assign = node.body[0]
@@ -239,7 +239,7 @@ class Feature:
         return "\n".join(["@loaded_once", *head, *(f"    {line}" for line in lines)])
 
     def problem(self, item: Item) -> str:
-        """Return a view that answers 501 with its question, beside its code as a comment."""
+        """Return a view that responds with 501 and its question, with its code as a comment."""
         assert isinstance(item.node, ast.FunctionDef | ast.AsyncFunctionDef)
         path, methods = self.route(item) or ("", [])
         questions = list(self.plan.blockers(item))
@@ -261,7 +261,7 @@ class Feature:
         return "\n".join(lines)
 
     def comment(self, item: Item) -> str:
-        """Return a function or class that is not moved, as a comment below its questions."""
+        """Return an unmoved function or class as a comment below its questions."""
         questions = [f"{each.unit.label}: {text}" for each, text in self.plan.blockers(item)]
         lines = [f"`{item.name}` is not moved until this is decided:", *questions]
         lines += [f"    {line}" for line in self.plan.notebook.segment(item.node).splitlines()]
@@ -270,7 +270,7 @@ class Feature:
     # -- imports -----------------------------------------------------------------------------------
 
     def lacking_imports(self, node: ast.AST) -> list[str]:
-        """Return the imports of packages that the service does not install, for the inside of a function."""
+        """Return imports inside a function for packages that the service does not install."""
         names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
         return [line + IGNORED for line in self._imports_of(names, lacking=True)]
 
@@ -334,7 +334,7 @@ class Feature:
     # -- tests -------------------------------------------------------------------------------------
 
     def conftest(self) -> str:
-        """Return the fixture of the tests: a service that has this feature alone."""
+        """Return the tests' fixture: a service with only this feature."""
         tables = [item.name for item in self.items("models")]
         create = ""
         imports = ""

@@ -1,4 +1,4 @@
-"""The project that a notebook is moved into: its package, its dependencies, and the names that are taken."""
+"""The target project of a notebook: its package, its dependencies, and the names in use."""
 
 import ast
 import builtins
@@ -10,7 +10,7 @@ from pathlib import Path
 
 LONGEST = 40
 RESERVED = {"models", "service", "views", "tests", "docs", "health", "livez", "metrics", "openapi", "readyz"}
-# Packages whose distribution has another name than their module.
+# Packages whose distribution name differs from the module name.
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "bs4": "beautifulsoup4",
@@ -32,7 +32,7 @@ BROUGHT = {
 
 
 class WrongNameError(Exception):
-    """A name that no feature can have; the message is one line."""
+    """An invalid feature name; the message is one line."""
 
 
 class Project:
@@ -47,7 +47,7 @@ class Project:
         self.dependencies = {name.lower().replace("-", "_") for name in names} | BROUGHT
 
     def lacks(self, module: str) -> str:
-        """Return the distribution that has a module, if the service does not install it."""
+        """Return the distribution of a module that the service does not install."""
         top = module.partition(".")[0]
         distribution = DISTRIBUTIONS.get(top, top.lower().replace("_", "-"))
         known = top in sys.stdlib_module_names or distribution.replace("-", "_") in self.dependencies
@@ -61,7 +61,7 @@ class Project:
         return found
 
     def check_name(self, name: str) -> None:
-        """Raise `WrongNameError` unless a feature can be written under this name."""
+        """Raise `WrongNameError` if no feature can be written under this name."""
         if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or len(name) > LONGEST:
             raise WrongNameError(
                 f"NAME={name} is not a valid name: add NAME=churn, with at most {LONGEST} lower-case letters"

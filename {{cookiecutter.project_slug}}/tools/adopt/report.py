@@ -23,7 +23,7 @@ PLACES = {
 
 
 def place_of(feature: Feature, unit: Unit) -> str:
-    """Return where the parts of a cell go, and why."""
+    """Return the destinations of a cell's parts, and the reasons."""
     if unit.override == "skip":
         return "skipped (# adopt: skip)"
     if unit.question:
@@ -52,7 +52,7 @@ def place_of(feature: Feature, unit: Unit) -> str:
 
 
 def write_plan(feature: Feature, files: Iterable[str]) -> str:
-    """Return one line for each cell, the questions, and the files that WRITE=1 would write."""
+    """Return one line per cell, the questions, and the files that WRITE=1 would write."""
     notebook = feature.plan.notebook
     lines = [
         f"{unit.label:>8}  {unit.first_line[:60]!r} -> {place_of(feature, unit)}" for unit in notebook.units
@@ -71,7 +71,7 @@ def write_plan(feature: Feature, files: Iterable[str]) -> str:
 
 
 def write_checklist(feature: Feature) -> str:
-    """Return the checklist of what is left to its owner."""
+    """Return the checklist of the owner's remaining work."""
     plan, name = feature.plan, feature.name
     lines = [
         f"# Adopting {name}",

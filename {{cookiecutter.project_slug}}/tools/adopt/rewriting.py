@@ -1,4 +1,4 @@
-"""The rewriting of functions, views, loads and tables: sessions, handles, transactions and annotations."""
+"""Rewriting of functions, views, loads and tables: sessions, handles, transactions and annotations."""
 
 import ast
 import copy
@@ -33,11 +33,11 @@ NULL = ast.Constant(None)
 
 
 class CannotMoveError(Exception):
-    """Code that is not moved mechanically; the message is the question to its owner."""
+    """Code that cannot be moved mechanically; the message is the question for its owner."""
 
 
 class Rewriter(ast.NodeTransformer):
-    """A rewriter of one item for the module that it goes to: views, service or models."""
+    """A rewriter of one item for its destination module: views, service or models."""
 
     def __init__(self, plan: Plan, item: Item, module: str, with_session: set[str]) -> None:
         self.plan = plan
@@ -174,7 +174,7 @@ class Rewriter(ast.NodeTransformer):
         return any(self._is_session(each.value) and each.attr in WRITES - {"execute"} for each in functions)
 
     def _with_transactions(self, body: list[ast.stmt]) -> list[ast.stmt]:
-        """Return statements whose commit is the end of a `with transaction()`."""
+        """Return statements with the commit replaced by the end of a `with transaction()`."""
         question = f"where does the transaction of `{self.item.name}` begin and end?"
         commits = [
             part
@@ -206,7 +206,7 @@ class Rewriter(ast.NodeTransformer):
         for node in block:
             returns = any(isinstance(part, ast.Return) for part in ast.walk(node))
             written = written or self._writes(node)
-            if returns and written:  # A return before the commit would store what it stored not.
+            if returns and written:  # A return before the commit would store work that was not stored.
                 raise CannotMoveError(question)
         call = ast.Call(ast.Name("transaction", ast.Load()), [], [])
         return [*body[:start], ast.With([ast.withitem(call)], block), *body[end + 1 :]]
@@ -221,7 +221,7 @@ class Rewriter(ast.NodeTransformer):
         if isinstance(node, ast.If):
             node.body, node.orelse = self._wrap(node.body, question), self._wrap(node.orelse, question)
         elif isinstance(node, ast.Try) and not node.orelse and not node.finalbody:
-            # transaction() rolls back what raises, so the handlers need not.
+            # transaction() rolls back after an exception, so the handlers need not.
             node.body = self._wrap(node.body, question)
             for handler in node.handlers:
                 left = [each for each in handler.body if not self._is_call(each, "rollback")]
@@ -256,7 +256,7 @@ class Rewriter(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Rewrite calls that get a session, and queries by the primary key."""
+        """Rewrite calls that receive a session, and queries by primary key."""
         match node.func:
             case ast.Attribute(value=query, attr=("get" | "get_or_404") as method) if self._is_query(query):
                 if method == "get_or_404" and self.module == "service":
@@ -313,7 +313,7 @@ class Rewriter(ast.NodeTransformer):
     # -- functions ---------------------------------------------------------------------------------
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Annotate a function with Any where the notebook has no annotation."""
+        """Annotate a function with Any if the notebook has no annotation."""
         is_method = self.methods[-1]
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         is_static = any(ast.unparse(each) == "staticmethod" for each in node.decorator_list)

@@ -1,4 +1,4 @@
-"""The writing of new files, all or none; what lint or types refuse becomes a question."""
+"""Writing of new files, all or none; code that lint or mypy rejects becomes a question."""
 
 import ast
 import json
@@ -13,16 +13,16 @@ from ..doctor.examination import examine
 from .modules import Feature
 from .report import write_checklist
 
-STYLE = re.compile(r"(?:A|C4|E|FURB|N|PERF|PIE|PTH|RET|RUF|SIM|T20|UP|W)\d|S301$")  # silenced where it is
+STYLE = re.compile(r"(?:A|C4|E|FURB|N|PERF|PIE|PTH|RET|RUF|SIM|T20|UP|W)\d|S301$")  # silenced on its line
 
 
 class NotWrittenError(Exception):
-    """A failure of the tools or of the disk; nothing is left of what was written."""
+    """A failure of the tools or the disk; no written file remains."""
 
 
 @contextmanager
 def all_or_nothing(root: Path, paths: list[str]) -> Iterator[None]:
-    """Remove the files, and the folders that are empty then, if the block fails."""
+    """Remove the files, and folders that become empty, if the block fails."""
     folders = {root / folder for path in paths for folder in Path(path).parents}
     new = {folder for folder in folders if not folder.exists()}
     try:

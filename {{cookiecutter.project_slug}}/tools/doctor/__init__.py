@@ -1,1 +1,1 @@
-"""A reader of code that finds what works in a notebook and fails in a service. It runs none of that code."""
+"""A checker for code that works in a notebook but fails in a service. It does not run the code."""

@@ -1,4 +1,4 @@
-"""The start of the command: `python tools/doctor`, or `python -m doctor` where its folder can be imported."""
+"""The command's entry point: `python tools/doctor`, or `python -m doctor` if its folder is importable."""
 
 import sys
 
@@ -10,6 +10,6 @@ if __package__:
 import runpy
 from pathlib import Path
 
-# Python put the package itself on the path, which hides no module but contains no package.
+# Python puts the package itself on the path, which hides no module but contains no package.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 runpy.run_module(Path(__file__).resolve().parent.name, run_name="__main__", alter_sys=True)

@@ -34,7 +34,8 @@ CATALOGUE = {
         "one database session or connection for every request",
         "All requests and threads of the process share one conversation with the database. One failed "
         "statement leaves it in an invalid transaction, and every later request fails with "
-        "PendingRollbackError. One request's commit stores the unfinished work of another one, and its "
+        "PendingRollbackError. (Without SQLAlchemy, psycopg raises InFailedSqlTransaction, and sqlite3 "
+        "rejects other threads.) One request's commit stores the unfinished work of another one, and its "
         "rollback discards it.",
         "Open one for each request: `with Session(engine) as session:` in the view, or `db.session` of "
         "Flask-SQLAlchemy. Pass it to the functions that need it, and commit in the view.",

@@ -1,4 +1,4 @@
-"""The command line. Exit code: 0 without findings, 1 with any, 2 for a wrong argument."""
+"""The command line. Exit code: 0 without findings, 1 with findings, 2 for an invalid argument."""
 
 import argparse
 import sys
@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options; a wrong one ends the process with 2."""
+    """Return the options; an invalid one exits with 2."""
     parser = make_parser()
     options = parser.parse_args(arguments)
     if options.prove is not None and options.explain not in PROOFS:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Setting(NamedTuple):
-    """A problem of the settings, and its fix."""
+    """A problem with the settings, and its fix."""
 
     name: str
     problem: str

@@ -1,4 +1,4 @@
-"""The examination of paths: read, index, check, and drop what ignore comments silence."""
+"""The check of paths: read, index, check, and drop silenced findings."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from .sources import find_sources
 
 
 def examine(paths: Sequence[Path]) -> tuple[list[Finding], int]:
-    """Return the findings in files and folders, in order, and how many files were read."""
+    """Return the findings in files and folders, in order, and the number of files read."""
     sources = find_sources(paths)
     code = Code(sources, read_deployment(paths))
     found: list[Finding] = []
@@ -22,7 +22,7 @@ def examine(paths: Sequence[Path]) -> tuple[list[Finding], int]:
 
 
 def drop_ignored(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings without those that a comment with a reason silences."""
+    """Return the findings that no comment with a reason silences."""
     left = []
     for finding in findings:
         ignore = finding.source.ignore_at(*finding.lines) if finding.source else None

@@ -1,4 +1,4 @@
-"""A finding, and the code that the checks look at."""
+"""Findings, and the code under check."""
 
 import ast
 import hashlib
@@ -18,14 +18,14 @@ AT_IMPORT = {"N102", "N403"}
 
 
 class Use(NamedTuple):
-    """A place where the object of a finding is used, and the functions that lead there."""
+    """A use of a finding's object, and the functions that lead to it."""
 
     place: Place
     where: str
 
 
 class Finding(NamedTuple):
-    """A hazard: one for each object, with all its uses."""
+    """A hazard: one per object, with all its uses."""
 
     rule: str
     level: str
@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """A value that stays when lines move."""
+        """A value that does not change when lines move."""
         text = "\0".join((self.rule, self.place.path, self.scope, self.object))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -61,7 +61,7 @@ class Event(NamedTuple):
 
 
 class Code:
-    """All that was read, and what can be known about it."""
+    """All code read, and the facts derived from it."""
 
     def __init__(self, sources: Iterable[Source], deployment: Deployment) -> None:
         self.index = Index(sources)
@@ -93,7 +93,7 @@ class Code:
         return " → ".join(names) or "import"
 
     def fatal_before_fork(self, level: str) -> str:
-        """Return `error` if the server loads the code before it forks, or else this level."""
+        """Return `error` if the server loads the code before it forks, else this level."""
         return "error" if self.deployment.preload else level
 
     @cached_property
@@ -108,7 +108,7 @@ class Code:
         return found
 
     def kept(self, kinds: set[str], owners: Iterable[Scope] | None = None) -> Iterator[Kept]:
-        """Yield the objects of some kinds that the process keeps."""
+        """Yield the process's long-lived objects of some kinds."""
         for owner in self.owners if owners is None else owners:
             names = [Named(owner, name) for name in owner.bindings]
             names += [Named(owner, f"self.{name}") for name in owner.attributes if owner in self.instantiated]

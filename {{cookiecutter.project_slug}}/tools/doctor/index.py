@@ -1,4 +1,4 @@
-"""An index of all modules that were read: which object an expression means, across files."""
+"""An index of all modules read: it resolves expressions to objects across files."""
 
 import ast
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from . import vocabulary
 from .scopes import Binding, Call, Module, Scope
 from .sources import Source
 
-DEPTH = 40  # steps of one resolution; a longer chain of names is a circle, or not worth it
+DEPTH = 40  # steps per resolution; a longer chain of names is circular or not worth following
 
 
 class Value(NamedTuple):
@@ -36,7 +36,7 @@ class Named(NamedTuple):
 
 
 class Index:
-    """The modules, and what their names mean."""
+    """The modules and the meanings of their names."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
         self.modules = [Module(source) for source in sources]
@@ -49,7 +49,7 @@ class Index:
     # -- modules -----------------------------------------------------------------------------------
 
     def find_module(self, name: str, importer: Module) -> Module | None:
-        """Return the module that an import means, if it was read."""
+        """Return the imported module, if it was read."""
         key = importer.source.path.parent, name
         if key not in self.found:
             self.found[key] = self.search_module(name, importer.source.path.parent)
@@ -167,7 +167,7 @@ class Index:
         if key not in self.values:
             if not depth:
                 return None
-            self.values[key] = None  # A circle means no object.
+            self.values[key] = None  # A circular definition means no object.
             self.values[key] = self.infer_anew(node, scope, depth - 1)
         return self.values[key]
 
@@ -211,7 +211,7 @@ class Index:
 
     @staticmethod
     def part_of(value: Value | None) -> Value | None:
-        """Return what `value[...]` is: a part of a DataFrame is one, too."""
+        """Return the kind of `value[...]`: a part of a DataFrame is a DataFrame, too."""
         return value if value and value.kind in {"dataframe", "classes"} else None
 
     def infer_name(self, node: ast.Name, scope: Scope, depth: int) -> Value | None:
@@ -400,7 +400,7 @@ class Index:
         return [scope for module in self.modules for scope in module.walk()]
 
     def callee(self, call: Call, scope: Scope) -> Value | None:
-        """Return what a call calls: an external name, a method of a kind, a function or a class."""
+        """Return the target of a call: an external name, a method of a kind, a function or a class."""
         return self.infer(call.node.func, scope)
 
 

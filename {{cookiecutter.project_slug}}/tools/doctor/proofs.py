@@ -1,6 +1,6 @@
-"""Programs that show a hazard: once as it happens, and once after the fix.
+"""Programs that show a hazard: once before and once after the fix.
 
-Most need a real PostgreSQL, SQLAlchemy and a driver. Each works in a schema that it makes and drops.
+Most need a real PostgreSQL, SQLAlchemy and a driver. Each works in a schema that it creates and drops.
 """
 
 import os
@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import Any
 
 QUERIES = 200
-# Seconds until a worker is killed. Without the fix it waits for an answer that the other one has read.
+# Seconds until a worker is killed. Without the fix it waits for a response that the other one has read.
 PATIENCE = {True: 60, False: 5}
 
 
@@ -52,7 +52,7 @@ def mapped_order() -> Any:
 
 
 def prove_shared_session(url: str, *, fixed: bool) -> list[str]:
-    """Let a rejected order of alice meet an accepted one of bob, and return what is wrong with the table."""
+    """Combine a rejected order of alice with an accepted one of bob, and return the errors in the table."""
     from sqlalchemy import text
     from sqlalchemy.orm import Session
 
@@ -80,7 +80,7 @@ def prove_shared_session(url: str, *, fixed: bool) -> list[str]:
 
 
 def prove_kept_instance(url: str, *, fixed: bool) -> list[str]:
-    """Let a request read the order that an earlier one has loaded, and return the error that it gets."""
+    """Read an order that an earlier request has loaded, and return the error."""
     from sqlalchemy.orm import Session
     from sqlalchemy.orm.exc import DetachedInstanceError
 
@@ -127,7 +127,7 @@ def prove_missing_rollback(url: str, *, fixed: bool) -> list[str]:
 
 
 def prove_inherited_connection(url: str, *, fixed: bool) -> list[str]:
-    """Let two forked workers use a connection of their parent, and return what goes wrong."""
+    """Make two forked workers use their parent's connection, and return the failures."""
     with scratch_engine(url) as engine:
         connection = engine.connect()
         ask(connection, 1)
@@ -163,7 +163,7 @@ def prove_statement_before_fork(url: str, *, fixed: bool) -> list[str]:
 
 
 def ask(connection: Any, number: int) -> str:
-    """Ask for a number many times, and return a message if another number is answered."""
+    """Query a number many times, and return a message if a different number comes back."""
     from sqlalchemy import text
 
     for _ in range(QUERIES):
@@ -173,7 +173,7 @@ def ask(connection: Any, number: int) -> str:
 
 
 def prove_changed_global(url: str, *, fixed: bool) -> list[str]:
-    """Count four visits in a global of two workers or in the database, and return what is answered."""
+    """Count four visits in a global of two workers or in the database, and return the results."""
     from sqlalchemy import text
 
     visits = 0
@@ -197,7 +197,7 @@ def prove_changed_global(url: str, *, fixed: bool) -> list[str]:
 
 
 def prove_copied_generator(url: str, *, fixed: bool) -> list[str]:
-    """Let two workers draw a token with a generator from before the fork, or with their own."""
+    """Make two workers draw a token with a generator from before the fork, or with their own."""
     generator = random.Random()  # noqa: S311  # That is the mistake.
 
     def work(number: int) -> str:
@@ -207,7 +207,7 @@ def prove_copied_generator(url: str, *, fixed: bool) -> list[str]:
 
 
 def prove_thread_before_fork(url: str, *, fixed: bool) -> list[str]:
-    """Start a thread before the fork or in each worker, and return what the workers have of it."""
+    """Start a thread before the fork or in each worker, and return whether the workers have it."""
     end = threading.Event()
     before = threading.Thread(target=end.wait)
 
@@ -255,7 +255,7 @@ def fork_worker(
 
 
 def read_worker(worker: tuple[int, int]) -> str:
-    """Return the message of a worker, after its end."""
+    """Return a worker's message after its exit."""
     child, reader = worker
     with os.fdopen(reader, "rb") as pipe:
         message = pipe.read().decode()

@@ -1,4 +1,4 @@
-"""The code that runs at import, and the code that runs in requests: a call graph from both."""
+"""The code that runs at import and in requests: a call graph from both."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ from .scopes import Call, Module, Scope
 SCRIPTS = re.compile(
     r"(^|/)(alembic|benchmarks?|bin|docs?|examples?|migrations|scripts|tools)/|(^|/)(env|fabfile|manage|noxfile|setup)\.py$"
 )
-# Files of code that other processes than the server's load.
+# Files of code loaded by processes other than the server.
 WORKERS = re.compile(r"(^|/)(celery\w*|cli|commands?|manage|tasks|\w*worker\w*)\.py$")
 
 
@@ -39,7 +39,7 @@ class Reach:
     # -- modules -----------------------------------------------------------------------------------
 
     def makes_app(self, module: Module) -> bool:
-        """Return whether a module makes an application, or has a view."""
+        """Return whether a module creates an application or has a view."""
         if any(scope.module is module for scope in self.views):
             return True
         kinds = {"app", "blueprint"}
@@ -77,9 +77,9 @@ class Reach:
         return module.source.notebook and module not in self.served
 
     def is_beside_service(self, module: Module) -> bool:
-        """Return whether this is a notebook with the session that a service has for notebooks.
+        """Return whether this notebook uses the service's notebook session.
 
-        No server loads it, whatever applications it makes to show something.
+        No server loads it, even if it creates applications for demonstration.
         """
         imported = (node.module or "" for node in module.imports if isinstance(node, ast.ImportFrom))
         return module.source.notebook and any(name.endswith(".foundation.notebook") for name in imported)
@@ -87,7 +87,7 @@ class Reach:
     # -- views -------------------------------------------------------------------------------------
 
     def find_views(self) -> Iterator[tuple[Scope, str]]:
-        """Yield the functions that requests call, with their names."""
+        """Yield the functions called by requests, with their names."""
         for scope in self.index.scopes:
             if scope.is_class and self.is_view_class(scope):
                 yield from ((method, method.name) for method in scope.children if method.is_function)
@@ -112,7 +112,7 @@ class Reach:
         return value is None or value.kind in {"app", "blueprint", "external", "method", "object"}
 
     def added_views(self, call: Call, scope: Scope) -> Iterator[tuple[Scope, str]]:
-        """Yield the function of `add_url_rule` and its like."""
+        """Yield the function in `add_url_rule` and similar calls."""
         function = call.node.func.func if isinstance(call.node.func, ast.Call) else call.node.func
         if not isinstance(function, ast.Attribute) or function.attr not in {
             "add_url_rule",
@@ -178,7 +178,7 @@ class Reach:
         return steps
 
     def called_at_import(self, scope: Scope) -> Iterator[tuple[Scope, ast.AST]]:
-        """Yield what runs when this code runs: bodies of classes, functions that are called, decorators."""
+        """Yield the code that runs with this code: class bodies, called functions, decorators."""
         yield from ((child, child.node) for child in scope.children if child.is_class)
         for call in scope.calls:
             if not call.guarded:
@@ -188,7 +188,7 @@ class Reach:
                 yield from self.targets(self.index.infer(decorator, scope), decorator)
 
     def called_in_request(self, scope: Scope) -> Iterator[tuple[Scope, ast.AST]]:
-        """Yield what runs when this code runs; functions inside it are handed on, and run too."""
+        """Yield the code that runs with this code, including functions defined inside it."""
         yield from ((child, child.node) for child in scope.children)
         for call in scope.calls:
             yield from self.targets(self.index.callee(call, scope), call.node)
@@ -230,5 +230,5 @@ def takes_arguments(module: Module) -> bool:
 
 
 def is_worker(module: Module) -> bool:
-    """Return whether another process than the server's loads a module."""
+    """Return whether a process other than the server loads a module."""
     return bool(WORKERS.search(module.source.shown.replace("\\", "/")))

@@ -33,7 +33,7 @@ class Recorder:
         self.parent = os.getpid()
 
     def note(self, rule: str, message: str) -> None:
-        """Record an event at the line of the application that is being run."""
+        """Record an event at the application's current line."""
         if os.getpid() == self.parent:
             self.events.setdefault((rule, self.place()), message)
 
@@ -59,12 +59,13 @@ class Recorder:
             self.listen()
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Record a connection that Python opens; drivers in C are seen by SQLAlchemy's events alone."""
+        """Record a connection opened in Python; C drivers are seen only through SQLAlchemy's events."""
         if event in CONNECTS:
             self.note("N101", f"connection opened at import: {event}")
 
     def listen(self) -> None:
-        """Record what SQLAlchemy opens, and what a forked process takes from the pool of its parent."""
+        """Record connections opened by SQLAlchemy and those a forked process takes from its parent's
+        pool."""
         from sqlalchemy import Engine, event
         from sqlalchemy.orm import Session
         from sqlalchemy.pool import Pool
@@ -86,7 +87,7 @@ class Recorder:
 
 
 def record(target: str, url: str) -> list[Finding]:
-    """Return what an application `package.module:name` does at import, and what crosses a fork.
+    """Return the actions of an application `package.module:name` at import, and objects that cross a fork.
 
     A request that fails is a line on stderr. Without any finding it ends the process with 2.
     """
@@ -128,7 +129,7 @@ def finding(rule: str, message: str, place: Place) -> Finding:
 
 
 def open_files() -> set[str]:
-    """Return the sockets and databases that this process has open."""
+    """Return the open sockets and databases of this process."""
     names = set()
     for number in os.listdir("/proc/self/fd"):  # noqa: PTH208 - the folder is gone while it is read
         with suppress(OSError):
@@ -139,7 +140,7 @@ def open_files() -> set[str]:
 
 
 def find_leftovers(opened: set[str], here: Place) -> Iterator[Finding]:
-    """Yield what an import leaves behind, and every forked process would inherit."""
+    """Yield leftovers of an import that every forked process would inherit."""
     for name in sorted(opened):
         yield finding("N101", f"open after the import, and inherited by each forked worker: {name}", here)
     for thread in threading.enumerate():
@@ -193,7 +194,7 @@ def wait(child: int, reader: int, patience: float) -> dict[str, Any]:
 
 
 def serve(app: Any, url: str, own: list[ModuleType], recorder: Recorder) -> dict[str, Any]:
-    """Serve one request, and return what it changed and what it used."""
+    """Serve one request, and return what it changed and used."""
     before = {name: value for module in own for name, value in globals_of(module)}
     status = app.test_client().get(url).status_code
     changed = [
@@ -210,7 +211,7 @@ def serve(app: Any, url: str, own: list[ModuleType], recorder: Recorder) -> dict
 def globals_of(module: ModuleType) -> Iterator[tuple[str, str]]:
     """Yield a description of each global that a request could change."""
     for name, value in list(vars(module).items()):
-        # By its type: a proxy of Flask raises for each attribute outside a request.
+        # By its type: a Flask proxy raises for each attribute outside a request.
         kind = type(value).__name__
         if name.startswith("__") or kind not in SIZED | PLAIN:
             continue
@@ -218,7 +219,7 @@ def globals_of(module: ModuleType) -> Iterator[tuple[str, str]]:
 
 
 def draws(own: list[ModuleType]) -> Iterator[tuple[str, str]]:
-    """Yield a number of each random generator that is global."""
+    """Yield a number from each global random generator."""
     for module in own:
         for name, value in list(vars(module).items()):
             if type(value).__name__ in {"Generator", "Random", "RandomState"}:
@@ -226,7 +227,7 @@ def draws(own: list[ModuleType]) -> Iterator[tuple[str, str]]:
 
 
 def compare(children: list[dict[str, Any]], here: Place) -> Iterator[Finding]:
-    """Yield what the reports of two forked processes show."""
+    """Yield findings from the reports of two forked processes."""
     for report in children:
         if report.get("hung"):
             yield finding("N403", "a forked process hung while it served the request", here)

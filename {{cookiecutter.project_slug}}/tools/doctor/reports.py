@@ -1,4 +1,4 @@
-"""The formats of a report: text for people, JSON, SARIF, and the annotations of GitHub Actions."""
+"""Report formats: text, JSON, SARIF, and annotations for GitHub Actions."""
 
 import json
 import textwrap
@@ -16,7 +16,7 @@ SHOWN_USES = 6
 
 
 def text(findings: Findings, files: int) -> str:
-    """Return a report for people: each finding with its uses, the reason and the fix once for each rule."""
+    """Return a text report: each finding with its uses, and the reason and fix once per rule."""
     explained: set[str] = set()
     lines: list[str] = []
     for finding in findings:
@@ -45,7 +45,7 @@ def reasons(rule: str) -> list[str]:
 
 
 def wrap(label: str, paragraph: str) -> str:
-    """Return a labelled paragraph in lines of a terminal."""
+    """Return a labelled paragraph wrapped for a terminal."""
     return textwrap.fill(label + paragraph, 110, initial_indent="    ", subsequent_indent=" " * 9)
 
 
@@ -97,7 +97,7 @@ def sarif(findings: Findings, files: int) -> str:
 
 
 def result(finding: Finding | Setting) -> dict[str, object]:
-    """Return a finding as a result of SARIF."""
+    """Return a finding as a SARIF result."""
     if isinstance(finding, Setting):
         message = {"text": f"{finding.name} {finding.problem}: {finding.fix}"}
         return {"ruleId": finding.name, "level": "error", "message": message, "locations": []}
@@ -113,14 +113,14 @@ def result(finding: Finding | Setting) -> dict[str, object]:
 
 
 def location(place: Place) -> dict[str, object]:
-    """Return a place as a location of SARIF."""
+    """Return a place as a SARIF location."""
     region = {"startLine": place.line, "startColumn": place.column}
     artifact = {"uri": place.path.replace("\\", "/")}
     return {"physicalLocation": {"artifactLocation": artifact, "region": region}}
 
 
 def github(findings: Findings, files: int) -> str:
-    """Return a workflow command for each finding, which GitHub shows beside the line."""
+    """Return a workflow command per finding, which GitHub shows next to the line."""
     lines = []
     for finding in findings:
         if isinstance(finding, Setting):
@@ -136,7 +136,7 @@ def github(findings: Findings, files: int) -> str:
 
 
 def escape(part: str) -> str:
-    """Return a part of a workflow command without the characters that end it."""
+    """Return a part of a workflow command without its delimiters."""
     for character, code in {"%": "%25", "\r": "%0D", "\n": "%0A"}.items():
         part = part.replace(character, code)
     return part

@@ -1,4 +1,4 @@
-"""The scopes of a module: what each one binds, calls, loads and changes. One walk of the tree collects it."""
+"""The scopes of a module: their bindings, calls, loads and changes, collected in one walk of the tree."""
 
 import ast
 from collections import defaultdict
@@ -27,7 +27,7 @@ class Binding(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A call, and what stands around it."""
+    """A call and its context."""
 
     node: ast.Call
     guarded: bool
@@ -105,7 +105,7 @@ class Module(Scope):
 
 
 class Walk:
-    """The walk of a module's tree, and where it is."""
+    """The walk of a module's tree, and its position."""
 
     def __init__(self, module: Module) -> None:
         self.module = module

@@ -1,4 +1,4 @@
-"""The configuration of the servers beside the code, as far as it decides how bad a hazard is."""
+"""The server configuration next to the code, as far as it determines the level of a hazard."""
 
 import ast
 import configparser
@@ -15,7 +15,7 @@ GUNICORN = ("gunicorn.conf.py", "gunicorn_config.py", "gunicorn.py")
 
 
 class Setting(NamedTuple):
-    """A statement about a server, and the place where it stands."""
+    """A statement about a server, and its place."""
 
     text: str
     place: Place
@@ -32,7 +32,7 @@ class Deployment(NamedTuple):
 
 
 def read_deployment(paths: Iterable[Path]) -> Deployment:
-    """Return the deployment that the files beside these paths describe."""
+    """Return the deployment described by files next to these paths."""
     preload = no_threads = None
     for file in find_files(paths):
         found = read_file(file)
@@ -42,7 +42,7 @@ def read_deployment(paths: Iterable[Path]) -> Deployment:
 
 
 def find_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield the configuration files beside each path, or in the nearest folder of its project with one."""
+    """Yield the configuration files next to each path, or in the nearest folder of its project with one."""
     for start in dict.fromkeys(path if path.is_dir() else path.parent for path in map(Path.resolve, paths)):
         above = [start, *start.parents]
         depth = next((number for number, folder in enumerate(above) if is_project(folder)), 0)
@@ -110,7 +110,7 @@ def read_uwsgi(text: str, shown: str) -> Deployment:
 
 
 def read_gunicorn(text: str, shown: str) -> Deployment:
-    """Return what gunicorn's configuration says; an expression that is no constant may be true."""
+    """Return the settings of gunicorn's configuration; a non-constant expression may be true."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
@@ -126,7 +126,7 @@ def read_gunicorn(text: str, shown: str) -> Deployment:
 
 
 def read_command(text: str, shown: str) -> Deployment:
-    """Return what a command of gunicorn says."""
+    """Return the settings of a gunicorn command."""
     for number, line in enumerate(text.splitlines(), 1):
         if re.search(r"\bgunicorn\b.*--preload\b", line):
             reason = "gunicorn loads the code before it forks (--preload)"

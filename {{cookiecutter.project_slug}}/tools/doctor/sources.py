@@ -1,4 +1,4 @@
-"""Python code in files and notebooks: one syntax tree for each, and the place of each of its nodes."""
+"""Python code in files and notebooks: one syntax tree each, and the position of each node."""
 
 import ast
 import json
@@ -16,7 +16,7 @@ CELL = 1_000_000
 NOT_READ = {"__pycache__", "build", "dist", "node_modules", "site-packages", "venv"}
 TESTS = {"test", "tests", "testing"}
 TOP_LEVEL_AWAIT = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-# Cell magics whose cell is Python. The cell of any other one is not.
+# Cell magics whose cell is Python. Other magics have no Python cell.
 PYTHON_MAGICS = {"capture", "prun", "python", "python3", "time", "timeit"}
 SHELL = re.compile(r"(\s*)(?:[!?]|%(?!time\b|timeit\b)|(?:pip3?|conda|mamba)\s+install\b)")
 TIMED = re.compile(r"(\s*)%time(?:it)?\s+(?:-\w+\s*\d*\s+)*(.*)")
@@ -61,7 +61,7 @@ class Source:
         self.notebook = notebook
         self.tree = ast.Module(body=[], type_ignores=[])
         self.unparsed: list[Unparsed] = []
-        self.mentioned: set[str] = set()  # the names in what does not parse
+        self.mentioned: set[str] = set()  # the names in unparsable code
         self.ignores: dict[int, Ignore] = {}
 
     def add(self, text: str, offset: int = 0) -> None:
@@ -94,7 +94,7 @@ class Source:
 def parse(text: str) -> ast.Module:
     """Return the syntax tree of Python, or of a cell with IPython's commands."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # The warnings of a foreign file are not about this command.
+        warnings.simplefilter("ignore")  # Warnings about the checked file do not concern this command.
         tree = compile(text, "<source>", "exec", TOP_LEVEL_AWAIT, dont_inherit=True)
     assert isinstance(tree, ast.Module)
     return tree

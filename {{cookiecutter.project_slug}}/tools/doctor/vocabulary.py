@@ -1,7 +1,7 @@
-"""The names of libraries that the checks know, and the kind of object that each one makes.
+"""The library names known to the checks, and the kind of object that each creates.
 
-A kind is a word such as `session`. A library that is missing here makes objects of no kind, which no check
-reports; to add one is to add its name to a table.
+A kind is a word such as `session`. Objects of other libraries have no kind, so no check reports them. To add
+a library, add its name to a table.
 """
 
 
@@ -115,7 +115,7 @@ MAKES = {
     "werkzeug.local.LocalProxy": "local",
     "flask.current_app": "app",
 }
-# Functions that read a trained model; the last part of a name such as `*.from_pretrained` is enough.
+# Functions that load a trained model; the last part of a name, such as `*.from_pretrained`, is enough.
 LOADERS = words(
     "catboost.CatBoost.load_model cloudpickle.load dill.load fasttext.load_model"
     " gensim.models.KeyedVectors.load gensim.models.KeyedVectors.load_word2vec_format"
@@ -129,7 +129,7 @@ LOADERS = words(
     " easyocr.Reader fastai.learner.load_learner fastai.vision.all.load_learner joblib.numpy_pickle.load"
 )
 LOADER_METHODS = frozenset({"from_pretrained", "load_from_checkpoint"})
-# Methods of a model that read one.
+# Model methods that load one.
 LOADS = frozenset({"model.load_model", "model.load_state_dict", "model.load_weights"})
 # Packages whose classes are models.
 MODELS = words("catboost keras lightgbm prophet sklearn statsmodels surprise tensorflow torch xgboost")
@@ -137,7 +137,7 @@ USES = words(
     "fit fit_predict fit_transform partial_fit predict predict_proba predict_on_batch decision_function"
     " transform train encode generate"
 )
-# What the method of a kind returns.
+# Return kinds of methods.
 RETURNS = {
     "engine.connect": "connection",
     "engine.begin": "connection",
@@ -196,7 +196,7 @@ RETURNS = {
     "dataframe.dropna": "dataframe",
     "dataframe.set_index": "dataframe",
 }
-# What an attribute of a kind is.
+# Kinds of attributes.
 ATTRIBUTES = {
     "database.session": "managed_session",
     "database.engine": "engine",
@@ -233,7 +233,7 @@ STATEMENTS = frozenset(
     for kind in kinds.split()
     for method in methods.split()
 )
-# Functions that do.
+# Functions that send statements to the database.
 READERS = words(
     "pandas.read_sql pandas.read_sql_query pandas.read_sql_table pandas.io.sql.read_sql"
     " polars.read_database flask_migrate.upgrade alembic.command.upgrade geopandas.read_postgis"

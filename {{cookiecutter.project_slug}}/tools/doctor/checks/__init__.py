@@ -1,1 +1,1 @@
-"""The checks, one module for each family of hazards."""
+"""The checks, one module per family of hazards."""

@@ -1,4 +1,4 @@
-"""X901, and the summary of a notebook that serves nothing."""
+"""X901, and the summary of a notebook without views."""
 
 import ast
 import builtins
@@ -26,13 +26,13 @@ def check(code: Code) -> Iterator[Finding]:
 
 
 def report_unparsed(source: Source, part: Unparsed) -> Finding:
-    """Return the finding about a cell or a file that is not Python."""
+    """Return the finding for a cell or a file that is not Python."""
     message, lines = f"this does not parse: {part.reason}", (part.line, part.line)
     return Finding("X901", "note", "syntax", message, source.place(part.line), (), source, lines, "")
 
 
 def check_names(code: Code, module: Module) -> Iterator[Finding]:
-    """Yield the names that a notebook uses and no cell defines."""
+    """Yield names that a notebook uses but no cell defines."""
     known = KNOWN | module.source.mentioned
     missing: dict[str, list[tuple[Scope, ast.AST]]] = {}
     for scope in module.walk():
@@ -49,7 +49,7 @@ def check_names(code: Code, module: Module) -> Iterator[Finding]:
 
 
 def summarize(code: Code, module: Module) -> Iterator[Finding]:
-    """Yield one note about the sessions and connections that a notebook without views keeps."""
+    """Yield one remark about the sessions and connections kept by a notebook without views."""
     kept = list(code.kept({"session", "connection"}, [module]))
     if kept:
         first = kept[0]

@@ -24,7 +24,7 @@ def check(code: Code) -> Iterator[Finding]:
 
 
 def check_threads(code: Code) -> Iterator[Finding]:
-    """Yield a finding for each thread, scheduler or pool that an import starts."""
+    """Yield a finding for each thread, scheduler or pool started at import."""
     seen = set()
     for event in code.events:
         if starts(event):
@@ -48,7 +48,7 @@ def starts(event: Event) -> bool:
 
 
 def check_models(code: Code) -> Iterator[Finding]:
-    """Yield a finding for each model that is trained, used or loaded at import."""
+    """Yield a finding for each model trained, used or loaded at import."""
     used: dict[object, list[Event]] = {}
     for event in code.events:
         if uses_model(event):
@@ -70,7 +70,7 @@ def uses_model(event: Event) -> bool:
 
 
 def check_loads(code: Code, used: dict[object, list[Event]]) -> Iterator[Finding]:
-    """Yield a finding for each model that is loaded at import, and not used there."""
+    """Yield a finding for each model loaded but not used at import."""
     level = "warning" if code.deployment.preload else "note"
     kept = [item for item in code.kept({"loaded"}) if item.binding.origin in code.reach.at_import]
     uses = code.uses_in_requests(item.named for item in kept)
@@ -94,7 +94,7 @@ def is_load(event: Event) -> bool:
 
 
 def makes(item: Kept, event: Event) -> bool:
-    """Return whether a call makes the object of a name, in its statement or in a function that returns it."""
+    """Return whether a call creates a name's object, in its statement or in a function that returns it."""
     if event.scope.is_function and event.scope.returns:
         return True
     line = event.call.node.lineno

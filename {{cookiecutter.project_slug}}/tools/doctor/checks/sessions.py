@@ -27,12 +27,12 @@ def check(code: Code) -> Iterator[Finding]:
 
 
 def outlives(item: Kept) -> bool:
-    """Return whether an object lives on without a use, as that of a factory's local variable does not."""
+    """Return whether an object stays alive without a use, unlike that of a factory's local variable."""
     return isinstance(item.named.scope, Module) or item.named.scope.is_class
 
 
 def merge(code: Code, kept: list[Kept]) -> dict[tuple[Named, ...], list[Kept]]:
-    """Group a cursor or a connection with the object that it was made from."""
+    """Group a cursor or a connection with the object that created it."""
     roots = {item.named: item for item in kept}
     parents = {}
     for item in kept:
@@ -88,7 +88,7 @@ def sends_statement(event: Event) -> bool:
     """Return whether a call sends a statement to the database."""
     callee, node = event.callee, event.call.node
     if callee.kind == "method" and callee.name in vocabulary.STATEMENTS:
-        # To open a connection that is kept is another finding.
+        # Opening a kept connection is a separate finding.
         return event.call.managed or callee.name not in {"engine.connect", "engine.raw_connection"}
     if callee.kind != "external":
         return False
@@ -120,7 +120,7 @@ def opener(code: Code, named: Named | None) -> Named | None:
 
 def check_instances(code: Code) -> Iterator[Finding]:
     """Yield the instances of models that outlive their session."""
-    # What a request keeps is a change of a global, in the family of state.
+    # A kept object of a request is a change of a global, in the family of state.
     kept = [
         item for item in code.kept({"instance", "instances"}) if item.binding.origin in code.reach.at_import
     ]
@@ -142,7 +142,7 @@ def check_instances(code: Code) -> Iterator[Finding]:
 
 
 def is_cache(code: Code, decorator: ast.expr, scope: Scope) -> bool:
-    """Return whether a decorator keeps what a function returns."""
+    """Return whether a decorator caches a function's result."""
     target = decorator.func if isinstance(decorator, ast.Call) else decorator
     value = code.index.infer(target, scope.parent or scope)
     return value is not None and value.name in vocabulary.CACHES

@@ -10,7 +10,7 @@ from ..servers import Setting
 
 WRITES = {"add", "bulk_save_objects", "commit", "delete", "execute", "flush", "merge"}
 SESSIONS = {"session", "scoped_session", "managed_session"}
-# What must not exist before a fork.
+# Objects that must not exist before a fork.
 INHERITED = {"N101", "N102", "N103", "N401", "N403", "N404"}
 
 
@@ -26,7 +26,7 @@ def check(code: Code) -> Iterator[Finding]:
 
 
 def check_threads_of_sqlite(code: Code, scope: Scope) -> Iterator[Finding]:
-    """Yield the connections of SQLite that any thread may use."""
+    """Yield SQLite connections that any thread may use."""
     for call in scope.calls:
         if any(allows_threads(keyword) for keyword in call.node.keywords):
             text = ast.unparse(call.node.func)
@@ -51,7 +51,7 @@ def allows_threads(keyword: ast.keyword) -> bool:
 
 
 def check_scoped_sessions(code: Code) -> Iterator[Finding]:
-    """Yield each scoped_session that nothing removes."""
+    """Yield each scoped_session that is never removed."""
     kept = list(code.kept({"scoped_session"}))
     uses = code.uses_in_requests(item.named for item in kept)
     for item in kept:
@@ -63,7 +63,7 @@ def check_scoped_sessions(code: Code) -> Iterator[Finding]:
 
 
 def is_removed(code: Code, named: Named) -> bool:
-    """Return whether some code calls remove() of a scoped_session, or hands it on to a library."""
+    """Return whether some code calls remove() on a scoped_session, or passes it to a library."""
     for scope in code.index.scopes:
         for read in scope.reads:
             if read.attr == "remove" and code.root(read.value, scope) == named:
@@ -72,7 +72,7 @@ def is_removed(code: Code, named: Named) -> bool:
 
 
 def check_handlers(code: Code, scope: Scope, node: ast.Try) -> Iterator[Finding]:
-    """Yield a handler that swallows a failed write and leaves the session as it is."""
+    """Yield handlers that swallow a failed write without a rollback."""
     writes = [call for call in calls_in(node.body) if is_write(code, call, scope)]
     if not writes or any(has_end(part) for part in node.finalbody):
         return
@@ -103,7 +103,7 @@ def is_write(code: Code, call: ast.Call, scope: Scope) -> bool:
 
 
 def catches_everything(handler: ast.ExceptHandler) -> bool:
-    """Return whether a handler catches what a database raises."""
+    """Return whether a handler catches database errors."""
     if handler.type is None:
         return True
     names = {part.id for part in ast.walk(handler.type) if isinstance(part, ast.Name)}
@@ -124,8 +124,8 @@ def has_end(node: ast.AST) -> bool:
 
 
 def check_servers(code: Code, found: Iterable[Finding]) -> Iterator[Finding]:
-    """Yield the settings of servers that make other findings fatal."""
-    # A note is about a notebook, which no server loads.
+    """Yield server settings that make other findings fatal."""
+    # A remark is about a notebook, which no server loads.
     found = [finding for finding in found if finding.level != "note"]
     inherited = [finding for finding in found if finding.rule in INHERITED]
     threads = [finding for finding in found if finding.rule == "N401"]

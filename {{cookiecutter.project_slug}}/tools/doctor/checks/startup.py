@@ -1,4 +1,4 @@
-"""N301 and N302: servers that an import starts, and application contexts that stay pushed."""
+"""N301 and N302: servers started at import, and application contexts that stay pushed."""
 
 import ast
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def check(code: Code) -> Iterator[Finding]:
 
 
 def check_servers(code: Code) -> Iterator[Finding]:
-    """Yield the servers that an import starts; in a notebook a main guard is true."""
+    """Yield servers started at import; in a notebook a main guard is true."""
     for scope in code.reach.at_import:
         for call in scope.calls:
             in_notebook = call.guarded and scope.module.source.notebook
@@ -35,7 +35,7 @@ def check_servers(code: Code) -> Iterator[Finding]:
 
 
 def starts_server(code: Code, call: Call, scope: Scope) -> bool:
-    """Return whether a call serves until the process ends."""
+    """Return whether a call serves until the process exits."""
     value = code.index.callee(call, scope)
     if value:
         return value.name in STARTS or (value.kind == "external" and value.name in vocabulary.SERVERS)
@@ -49,7 +49,7 @@ def starts_server(code: Code, call: Call, scope: Scope) -> bool:
 
 
 def check_contexts(code: Code) -> Iterator[Finding]:
-    """Yield the application contexts that are pushed and never popped."""
+    """Yield application contexts that are pushed but never popped."""
     for scope in code.index.scopes:
         if is_script(scope.module) and scope.module not in code.reach.served:
             continue
@@ -65,7 +65,7 @@ def check_contexts(code: Code) -> Iterator[Finding]:
 
 
 def find_level(code: Code, scope: Scope) -> str:
-    """Return how bad a pushed context is: a worker of a queue or a command may keep one."""
+    """Return the level of a pushed context: a queue worker or a command may keep one."""
     if code.reach.explores(scope.module):
         return "note"
     reached = scope in code.reach.at_import or scope in code.reach.in_request

@@ -9,7 +9,7 @@ from ..index import Named, Value
 from ..scopes import Change, Module, Scope
 
 MUTABLE = {"container", "dataframe"}
-# Methods of a container or a DataFrame that change it.
+# Methods that change a container or a DataFrame.
 FRAME_CHANGES = {"insert", "pop", "update"}
 
 
@@ -31,7 +31,7 @@ def check_changes(code: Code) -> Iterator[Finding]:
 
 
 def report_change(code: Code, named: Named, changes: list[tuple[Scope, Change]]) -> Finding:
-    """Return the finding about a global: where it is made, or where it is changed if a library makes it."""
+    """Return the finding for a global: where it is created, or changed if a library creates it."""
     binding = next((item for item in named.bindings if item.origin is named.scope), named.bindings[0])
     scope, node = binding.origin, binding.node
     if binding.how == "import":
@@ -45,13 +45,13 @@ def report_change(code: Code, named: Named, changes: list[tuple[Scope, Change]])
 
 
 def changed_global(code: Code, change: Change, scope: Scope) -> Named | None:
-    """Return the global that a change is about."""
+    """Return the changed global."""
     if change.how == "local":
         return None
     if change.how == "rebind":
         name = change.target.id if isinstance(change.target, ast.Name) else ""
         named = code.index.owner(name, scope)
-        # A value that is made on first use, and never again, is a cache of one.
+        # A value created only on first use is a cache of one.
         return named if named and isinstance(named.scope, Module) and name not in scope.tested else None
     target: ast.expr = change.target
     if change.how == "attribute" and isinstance(target, ast.Attribute):
@@ -98,7 +98,7 @@ def is_local(code: Code, value: Value) -> bool:
 
 
 def as_global(code: Code, named: Named, change: Change) -> Named | None:
-    """Return the global of a container that a change is about: its name, or the object that has it."""
+    """Return the global of a changed container: its name, or the object that has it."""
     if not (isinstance(named.scope, Module) or named.scope.is_class):
         return None
     value = code.index.infer_named(named)
@@ -110,7 +110,7 @@ def as_global(code: Code, named: Named, change: Change) -> Named | None:
 
 
 def changes_frame(change: Change) -> bool:
-    """Return whether a method of a DataFrame changes it, and does not return another one."""
+    """Return whether a DataFrame method changes it, instead of returning another."""
     call = change.node
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
         return False
@@ -153,7 +153,7 @@ def check_generators(code: Code) -> Iterator[Finding]:
 
 
 def check_seeds(code: Code) -> Iterator[Finding]:
-    """Yield the seeds that are set at import for numbers that requests draw."""
+    """Yield seeds set at import for numbers drawn in requests."""
     for event in code.events:
         seeds = event.callee.kind == "external" and event.callee.name in vocabulary.SEEDS
         if seeds and event.call.node.args:
