@@ -16,7 +16,7 @@ from .processes import run
 
 @dataclass
 class Image:
-    """The last stage: its folder in place of /, its environment, and how it is started and checked."""
+    """The last stage: its folder instead of /, its environment, its command and its health check."""
 
     root: Path
     environment: dict[str, str] = field(default_factory=dict)
@@ -36,7 +36,7 @@ def instructions(text: str) -> list[tuple[str, str]]:
 
 
 def build(dockerfile: Path, folder: Path) -> Image:
-    """Follow a Dockerfile; a folder takes the place of the image's root.
+    """Execute a Dockerfile; a folder replaces the image's root.
 
     A stage is built where the last one will be, since an environment knows its path, and is put
     aside when it is done. The ownership of files is ignored.

@@ -1,4 +1,4 @@
-"""Owners of projects that version 0.1 of the template made: their edits, and their way to version 0.2."""
+"""Owners of version 0.1 projects: their edits, and their update to version 0.2."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ ORDERS = f"from .orders import views as orders\n{OUT_OF_STOCK}"
 
 
 class Owner(NamedTuple):
-    """An owner's edits of the project, and of the files that an update has replaced by new ones.
+    """An owner's edits of the project, and of files that an update has replaced.
 
     The second function is given the document's examples of Python.
     """

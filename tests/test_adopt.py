@@ -161,7 +161,7 @@ def check(project: Path, *tests: str) -> None:
 
 
 def test_a_taken_name_ends_with_one_line(bake: Bake, tmp_path: Path) -> None:
-    """A NAME that is a feature already is refused, and nothing is written."""
+    """A NAME that is already a feature is rejected, and nothing is written."""
     (tmp_path / "notes.ipynb").write_text(notebook("x = 1"))
     command = (sys.executable, "-B", "tools/adopt", "--write", tmp_path / "notes.ipynb")
 

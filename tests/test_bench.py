@@ -19,7 +19,7 @@ from .processes import run
 
 
 def test_a_run_prints_rows_and_reasons(tmp_path: Path) -> None:
-    """Round trips are those of the protocol; neither a broken peer nor a missing valgrind ends the run."""
+    """Round trips match the protocol; neither a broken peer nor a missing valgrind stops the run."""
     peers = tmp_path / "peers"
     peers.mkdir()
     (peers / "broken.py").write_text("raise RuntimeError('is broken')\n")
@@ -46,7 +46,7 @@ def test_a_run_prints_rows_and_reasons(tmp_path: Path) -> None:
 
 
 class Refusing(BaseHTTPRequestHandler):
-    """Answer the even rows, and refuse the odd ones."""
+    """Answer even rows, and refuse odd ones."""
 
     def do_GET(self) -> None:
         is_even = self.path.endswith(("0", "2", "4", "6", "8", "livez"))

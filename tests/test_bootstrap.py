@@ -1,4 +1,4 @@
-"""bin/install of the template and of a project: missing prerequisites, updates, two runs at the same time."""
+"""bin/install of the template and of a project: missing prerequisites, updates, concurrent runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pin_of(package: str) -> str:
 
 
 def packages_in(house: Path) -> set[str]:
-    """Return the packages of an environment, but for the installer."""
+    """Return the packages of an environment, except the installer."""
     program = "import importlib.metadata as m; print(*{d.metadata['Name'] for d in m.distributions()})"
     found = run(".venv/bin/python", "-c", program, cwd=house).stdout.split()
     return set(found) - {"pip", "setuptools"}
@@ -104,7 +104,7 @@ def test_only_changed_requirements_are_installed(house: Path, installer: str, tm
 
 @pytest.mark.parametrize("installer", INSTALLERS)
 def test_an_environment_is_brought_up_to_date(house: Path, installer: str, tmp_path: Path) -> None:
-    """A changed file adds, keeps and removes packages in the environment that is there."""
+    """A changed file adds, keeps and removes packages in the existing environment."""
     env = {"PATH": path_for(installer, tmp_path)}
     requirements = house / "requirements" / "development.txt"
     run("bin/install", cwd=house, timeout=BOUND, env=env)
@@ -122,7 +122,7 @@ def test_an_environment_is_brought_up_to_date(house: Path, installer: str, tmp_p
 
 
 def test_two_installs_at_the_same_time_make_one_environment(house: Path) -> None:
-    """Of two installs at the same time one works; the other waits, and finds nothing left to do."""
+    """Of two concurrent installs one works; the other waits, and finds nothing left to do."""
     with ThreadPoolExecutor() as threads:
         runs = [threads.submit(run, "bin/install", cwd=house, timeout=BOUND) for _ in range(4)]
 
@@ -154,7 +154,7 @@ def test_production_requirements_alone_can_be_installed(house: Path) -> None:
 def test_a_package_without_its_pinned_hash_is_refused(
     house: Path, installer: str, pattern: str, replacement: str, tmp_path: Path
 ) -> None:
-    """A package whose hash is not the pinned one, or that has none, is refused."""
+    """A package with a missing or different hash is rejected."""
     requirements = house / "requirements" / "development.txt"
     requirements.write_text(re.sub(pattern, replacement, requirements.read_text()))
 
@@ -167,7 +167,7 @@ def test_a_package_without_its_pinned_hash_is_refused(
 
 
 def test_a_folder_that_was_moved_gets_a_new_environment(house: Path, tmp_path: Path) -> None:
-    """An environment names its folder, so one that was moved is made again; an .env that is there stays."""
+    """An environment records its path, so a moved one is recreated; an existing .env is kept."""
     (house / "requirements" / "development.txt").write_text("# nothing\n")
     run("bin/install", cwd=house, timeout=BOUND)
 

@@ -16,7 +16,7 @@ from .processes import run, serve
 pytestmark = pytest.mark.matrix
 
 SOURCE = Path("src", "notes_service")
-# The statuses that schemathesis has to expect, and its checks that do not apply here.
+# The statuses that schemathesis must expect, and its checks that do not apply here.
 CONFIGURATION = """
 [reports]
 directory = "reports"

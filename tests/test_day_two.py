@@ -1,4 +1,4 @@
-"""An owner's second day: the example removed, a feature and migrations added, and every check stays green."""
+"""An owner's second day: without the example, with a feature and migrations, every check passes."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def send(server: WebServer, url: str, *options: str) -> Answer:
 
 
 def test_the_demo_answers_what_it_prints_and_ctrl_c_ends_it(clone: Path, tmp_path: Path) -> None:
-    """The demo answers the requests that it prints, and Ctrl-C ends it with 0 and no process left."""
+    """The demo answers the requests that it prints, and on Ctrl-C exits with 0 and leaves no process."""
     with serve("bin/demo", cwd=clone, log=tmp_path / "log", env=FOREIGN) as server:
         server.wait_until_ready(60 * MINUTES)
         assert f"http://127.0.0.1:{server.port}" in server.log
@@ -84,7 +84,7 @@ def test_the_second_time_only_the_project_is_new(clone: Path, tmp_path: Path) ->
 
 
 def test_the_demo_installs_no_tools_and_they_are_added(clone: Path) -> None:
-    """The demo installs what generates and what serves; a later `make test` adds the tools in place."""
+    """The demo installs only what it needs; a later `make test` adds the tools in place."""
     project = clone / ".demo" / "notes-service"
     assert [(each / ".venv" / "bin" / "pytest").exists() for each in (clone, project)] == [False, False]
 
@@ -96,7 +96,7 @@ def test_the_demo_installs_no_tools_and_they_are_added(clone: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_one_line(clone: Path) -> None:
-    """A port in use ends the demo with one line."""
+    """If the port is in use, the demo exits with one line."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         bind = f"127.0.0.1:{taken.getsockname()[1]}"
         done = run("bin/demo", cwd=clone, status=1, timeout=60 * MINUTES, env={"WEB_BIND": bind})

@@ -1,4 +1,4 @@
-"""The deployment files of a project work, and the tools that check such files accept them."""
+"""A project's deployment files work, and their linters accept them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EACH_DATABASE = pytest.mark.parametrize("database", ["postgresql", "sqlite"])
 
 @EACH_SERVER
 def test_an_image_serves_and_passes_its_health_check(server: str, image: Built, tmp_path: Path) -> None:
-    """An image serves, passes its health check until it ends, and writes nothing but its data."""
+    """An image serves, passes its health check until it stops, and writes only its data."""
     made = image(server)
     settings = {"DATABASE_URL": f"sqlite:///{made.root}/data/notes.db", "SECRET_KEY": SECRET}
     settings = made.environment | settings | {"WEB_CONCURRENCY": "1"}
@@ -41,7 +41,7 @@ def test_an_image_serves_and_passes_its_health_check(server: str, image: Built, 
         assert running.wait() == 0
 
     run(*check, cwd=made.directory, env=made.environment, status=1)
-    # Nothing was written beside the data: the root file system may be read-only.
+    # Only data was written: the root file system may be read-only.
     assert {path.relative_to(made.root).parts[0] for path in set(made.root.rglob("*")) - before} <= {"data"}
 
 
@@ -55,7 +55,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("server", ["both", "gunicorn", "uwsgi"])
 def test_every_document_has_the_same_exit_codes(server: str, bake: Bake) -> None:
-    """OPERATIONS has the exit codes of its servers, and supervisors give up at 78 alone in every document."""
+    """OPERATIONS lists its servers' exit codes, and in every document supervisors give up only at 78."""
     project = bake(server=server, systemd=True, kubernetes=True)
     readme, operations, failures = (
         (project / name).read_text() for name in ("README.md", "docs/OPERATIONS.md", "docs/failures.md")
@@ -154,7 +154,7 @@ def test_the_compose_file_is_valid(database: str, server: str, bake: Bake) -> No
 
 
 def check_schema(name: str, file: Path) -> None:
-    """Check a file against a schema that the checker brings along."""
+    """Check a file against one of the checker's own schemas."""
     run(BIN / "check-jsonschema", "--builtin-schema", f"vendor.{name}", file, cwd=file.parent)
 
 
@@ -270,7 +270,7 @@ def test_pods_may_do_nothing_but_serve(database: str, bake: Bake, tmp_path: Path
 
 
 def test_a_migration_with_a_wrong_setting_is_not_tried_again(bake: Bake, tmp_path: Path) -> None:
-    """A migration job with an invalid setting, which exits with 78, is not tried again."""
+    """A migration job with an invalid setting, which exits with 78, is not retried."""
     file = rendered(bake(kubernetes=True), "production", tmp_path)
     (job,) = (document for document in yaml.safe_load_all(file.read_text()) if document["kind"] == "Job")
 

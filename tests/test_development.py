@@ -13,7 +13,7 @@ from .processes import run, serve
 
 
 def own_database(tmp_path: Path) -> dict[str, str]:
-    """Return the setting of a database that belongs to the test alone."""
+    """Return the setting of a database for this test only."""
     return {"DATABASE_URL": f"sqlite:///{tmp_path}/own.db"}
 
 

@@ -1,4 +1,4 @@
-"""The doctor on generated projects: no finding as they are, and one for each hazard that is added."""
+"""The doctor on generated projects: no findings at first, and one for each added hazard."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_a_generated_project_has_no_finding(answers: Answers, telemetry: bool, b
 
 @pytest.mark.parametrize("rule", HAZARDS)
 def test_an_added_hazard_is_found(rule: str, copy: Path) -> None:
-    """A hazard that is added to a project is the only finding, in its file and on one of its lines."""
+    """A hazard added to a project is the only finding, in its file and on one of its lines."""
     file, hazard, _ = HAZARDS[rule]
     first = add(copy, file, hazard)
 
@@ -224,7 +224,7 @@ def test_an_added_hazard_is_found(rule: str, copy: Path) -> None:
 
 @pytest.mark.parametrize("rule", HAZARDS)
 def test_the_documented_fix_silences_it(rule: str, copy: Path) -> None:
-    """The same code after the fix that the finding proposes has no finding."""
+    """The same code with the finding's fix has no finding."""
     file, _, fix = HAZARDS[rule]
     add(copy, file, fix)
 

@@ -73,7 +73,7 @@ def test_every_link_leads_to_a_file_and_a_heading(answers: Answers, deployment: 
 
 
 def test_the_readme_lists_every_public_name(bake: Bake) -> None:
-    """The table of the foundation's names has each one that a package exports, and no other."""
+    """The table of the foundation's names lists exactly the names that its packages export."""
     project = bake()
     foundation = project / "src" / "notes_service" / "foundation"
     _, _, table = (project / "README.md").read_text("utf-8").partition("| below `foundation` | names |\n")

@@ -135,7 +135,7 @@ def with_environment(project: Path, default: Path) -> Path:
 
 
 def refuse(project: Path, *arguments: str, status: int = 64) -> str:
-    """Return the one line with which a command refuses and leaves every file as it was."""
+    """Check that a command changes no file, and return its one-line error."""
     before = fingerprint(project)
 
     done = run("bin/feature", *arguments, cwd=project, status=status)
@@ -227,7 +227,7 @@ UNFIT: dict[Callable[[Path], None], str] = {
 @pytest.mark.matrix
 @pytest.mark.parametrize("change", UNFIT, ids=lambda change: change.__name__)
 def test_an_unfit_project_is_refused(change: Callable[[Path], None], project: Path) -> None:
-    """A feature is refused in one line where its table, blueprint or place in app.py is not free."""
+    """A feature is rejected in one line if its table, blueprint or place in app.py is taken."""
     change(project)
 
     assert UNFIT[change] in refuse(project, "add", "orders")
@@ -409,7 +409,7 @@ def test_an_unknown_feature_is_refused(name: str, installed: Path) -> None:
 
 @pytest.mark.matrix
 def test_work_that_git_lacks_is_named(project: Path) -> None:
-    """A removal names the files that git does not have, or has in another version."""
+    """A removal lists the files that git lacks or has in another version."""
     person = {f"GIT_{role}_{key}": "a" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
     run("git", "init", "--quiet", cwd=project)
     run("git", "add", "--all", cwd=project)

@@ -52,7 +52,7 @@ OTHERS: dict[str, Answers] = {
 # Each database and each server is in one of those whose foundation's tests run, too.
 WHOLE = "postgresql-gunicorn", "sqlite-both", "sqlite-uwsgi"
 PROOFS = (".venv/bin/pytest", "-n", "4", "--dist", "loadscope", "tests/foundation/proofs")
-OWNERS = ("--ignore=tests/foundation", "--ignore=tests/tools")  # what `make test` leaves out
+OWNERS = ("--ignore=tests/foundation", "--ignore=tests/tools")  # not part of `make test`
 
 Projects = dict[str, Path]
 

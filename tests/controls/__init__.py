@@ -1,1 +1,1 @@
-"""The provocations of the proofs against code from tutorials, in which the failures do happen."""
+"""The proofs' provocations against code from tutorials, where the failures happen."""

@@ -1,4 +1,4 @@
-"""A service as tutorials write it: a few lines of plain Flask and Flask-SQLAlchemy."""
+"""A service as in tutorials: a few lines of plain Flask and Flask-SQLAlchemy."""
 
 import os
 import sys
@@ -28,7 +28,7 @@ class Note(db.Model):
 with app.app_context():
     db.create_all()
     engine = db.engine
-    # As in notebooks: one session, made at the top, and kept.
+    # As in notebooks: one session, created at the top and kept.
     session = Session(engine)
     session.execute(text("SELECT 1"))
     session.commit()

@@ -1,4 +1,4 @@
-"""A service that loses commits and makes some that no code requested, in a few lines that look right."""
+"""A service that loses commits and makes unrequested ones, in a few lines that look correct."""
 
 import os
 

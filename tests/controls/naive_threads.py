@@ -1,4 +1,4 @@
-"""A service as scripts write it: threads and random numbers, made at the top."""
+"""A service as in scripts: threads and random generators, created at the top."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""Commits of the naive service that are lost, and one that no code requested: no client gets an error."""
+"""Lost commits of the naive service, and an unrequested one, without an error for any client."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_stream_loses_its_commit_and_is_answered_whole(start: Start) -> None:
 
 
 def test_a_leaked_session_is_committed_by_another_request(start: Start) -> None:
-    """A session that a failed clean-up has leaked is committed by another request."""
+    """A session leaked by a failed clean-up is committed by another request."""
     server = start("--workers 1")
     assert server.send("POST", "/refuse").status == 500
     assert server.get("/leaked").body == b"1"
@@ -86,5 +86,5 @@ def test_a_leaked_session_is_committed_by_another_request(start: Start) -> None:
         server.send("POST", "/notes", b"good")
         return "refused" in server.get("/notes").json["texts"]
 
-    # Sessions are kept under the address of their context: sooner or later a request gets the same one.
+    # Sessions are stored under their context's address: sooner or later a request gets the same one.
     wait_until(is_refused_row_stored, "a row that was refused is stored")

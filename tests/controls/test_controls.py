@@ -42,7 +42,7 @@ def texts(server: Server) -> list[Any]:
 
 
 def test_a_missing_setting_makes_gunicorn_restart_endlessly(launch: Start) -> None:
-    """A missing setting makes gunicorn start its worker again endlessly."""
+    """A missing setting makes gunicorn restart its worker endlessly."""
     server = launch(gunicorn("--workers 1"))
 
     wait_until(lambda: server.log.count("Booting worker") > 3, "it tries again and again")
@@ -50,7 +50,7 @@ def test_a_missing_setting_makes_gunicorn_restart_endlessly(launch: Start) -> No
 
 
 def test_a_missing_setting_makes_uwsgi_restart_endlessly(launch: Start) -> None:
-    """A missing setting makes uWSGI start its worker again endlessly."""
+    """A missing setting makes uWSGI restart its worker endlessly."""
     server = launch(uwsgi("--lazy-apps --need-app"))
 
     wait_until(lambda: server.log.count("trying respawn") > 1, "it tries again and again")
@@ -58,7 +58,7 @@ def test_a_missing_setting_makes_uwsgi_restart_endlessly(launch: Start) -> None:
 
 
 def test_work_is_done_for_a_client_that_has_left(start: Start) -> None:
-    """A request waits for a thread until its client has left, and its work is done all the same."""
+    """A request waits for a thread until its client has left, and its work is still done."""
     server = start(gunicorn("--worker-class gthread --threads 1"))
     slow = Waiting(server, "GET", "/slow")
     server.wait_for_log("slow has begun")
@@ -71,7 +71,7 @@ def test_work_is_done_for_a_client_that_has_left(start: Start) -> None:
 
 @pytest.mark.parametrize("cut", [30, -2], ids=["half a head", "half a body"])
 def test_half_a_request_holds_a_thread(cut: int, start: Start) -> None:
-    """Half a request holds a thread of gunicorn, and one that came whole waits for the other half."""
+    """Half a request holds a gunicorn thread, and a complete request waits for the other half."""
     server = start(gunicorn("--worker-class gthread --threads 1"))
     request = b"POST /notes HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nslow"
     wait_until(lambda: sockets(server) == 0, "the first request's connection is closed")
@@ -117,7 +117,7 @@ def test_ctrl_c_while_gthread_takes_a_connection_hangs_it(start: Start, tmp_path
 
 
 def test_a_signal_that_comes_while_a_worker_ends_is_a_traceback(start: Start, tmp_path: Path) -> None:
-    """A signal that comes while a worker ends causes a traceback."""
+    """A signal during a worker's exit causes a traceback."""
     with own_copy(tmp_path).open("a") as code:
         code.write(AGAIN)
     server = start(replace(gunicorn("--workers 1"), settings={"PYTHONPATH": str(own_copy(tmp_path).parent)}))
@@ -142,7 +142,7 @@ def test_a_reload_to_broken_code_ends_the_running_service(kind: Kind, start: Sta
 
 
 def test_after_a_preload_a_reload_serves_the_old_code(start: Start, tmp_path: Path) -> None:
-    """After a preload a reload replaces the worker and serves the old code."""
+    """With preload a reload replaces the worker but serves the old code."""
     kind = gunicorn("--workers 1 --preload")
     server = start(replace(kind, settings={"PYTHONPATH": str(own_copy(tmp_path).parent)}))
 
@@ -165,7 +165,7 @@ def own_copy(folder: Path) -> Path:
 
 
 def test_connections_made_before_the_fork_break_requests(start: Start) -> None:
-    """Connections made before the fork fail requests, or answer them with the rows of others."""
+    """Connections opened before the fork fail requests, or return other clients' rows."""
     server = start(gunicorn("--workers 3 --preload --threads 2"))
     server.patience = 3.0  # Some requests are never answered.
 
@@ -193,7 +193,7 @@ def test_a_duplicate_key_in_a_global_session_fails_later_ones(start: Start) -> N
 
 
 def test_a_raising_teardown_costs_responses_and_connections(start: Start) -> None:
-    """A raising teardown costs the response, and in the end every connection."""
+    """A raising teardown function costs the response, and eventually every connection."""
     server = start(gunicorn("--workers 1 --threads 4"))
     numbers = itertools.count()
 
@@ -266,7 +266,7 @@ def test_an_unclosed_stream_leaves_its_context_on_the_thread(start: Start) -> No
 
 
 def test_concurrent_changes_are_lost_without_an_error(start: Start) -> None:
-    """Of changes at the same time some are lost without an error."""
+    """Of concurrent changes some are lost without an error."""
     server = start(gunicorn("--workers 4"))
     assert server.send("POST", "/notes", b"0").status == 201
     acknowledged = 0
@@ -283,7 +283,7 @@ def test_concurrent_changes_are_lost_without_an_error(start: Start) -> None:
 
 
 def test_harakiri_ends_a_request_that_hangs_alone(start: Start) -> None:
-    """uWSGI's harakiri ends a request that hangs while no other one ends."""
+    """uWSGI's harakiri kills a hanging request while no other one finishes."""
     server = start(uwsgi("--threads 2 --harakiri 1"))
 
     def is_ended() -> bool:
@@ -298,7 +298,7 @@ def test_harakiri_ends_a_request_that_hangs_alone(start: Start) -> None:
 
 
 def test_harakiri_forgets_a_hanging_request_when_another_ends(start: Start) -> None:
-    """uWSGI's harakiri forgets a request that hangs when another one ends."""
+    """uWSGI's harakiri forgets a hanging request when another one finishes."""
     server = start(uwsgi("--threads 2 --harakiri 4"))
 
     def is_forgotten() -> bool:

@@ -1,4 +1,4 @@
-"""Threads that a fork does not copy, and locks and random numbers that it does."""
+"""Threads, which a fork does not copy, and locks and random generators, which it does."""
 
 from __future__ import annotations
 

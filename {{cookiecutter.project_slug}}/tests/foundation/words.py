@@ -80,14 +80,14 @@ def find_phrases(files: Iterable[Path]) -> Iterator[Finding]:
 
 
 def read_baseline(path: Path) -> Counts:
-    """Return how often a file may have a word."""
+    """Return how often each word may occur in each file."""
     lines = path.read_text("utf-8").splitlines()[1:] if path.exists() else []
     rows = (line.split(" ", 2) for line in lines)
     return Counter({(name, word): int(count) for count, name, word in rows})
 
 
 def write_baseline(path: Path, counts: Counts) -> None:
-    """Write how often a file may have a word."""
+    """Write how often each word may occur in each file."""
     rows = (f"{count} {name} {word}\n" for (name, word), count in sorted(counts.items()))
     path.write_text(HEADER + "".join(rows), "utf-8")
 

@@ -15,7 +15,7 @@ GUNICORN = ("gunicorn.conf.py", "gunicorn_config.py", "gunicorn.py")
 
 
 class Setting(NamedTuple):
-    """A statement about a server, and its place."""
+    """A server setting, and its place."""
 
     text: str
     place: Place

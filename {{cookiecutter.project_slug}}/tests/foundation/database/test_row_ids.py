@@ -107,7 +107,7 @@ class FoundationPair(OwnBase):
 
 
 class FoundationPart(OwnBase):
-    """A table whose key is another row's."""
+    """A table whose key refers to another table's row."""
 
     __tablename__ = "foundation_parts"
 

@@ -48,7 +48,7 @@ def closed_port() -> Iterator[int]:
 
 @pytest.fixture
 def unreachable_url(closed_port: int, tmp_path: Path) -> str:
-    """The URL of an unreachable database: a closed port, or a folder in place of the file."""
+    """The URL of an unreachable database: a closed port, or a folder instead of a file."""
     return {
         "postgresql": f"postgresql+psycopg://user:{PASSWORD}@127.0.0.1:{closed_port}/name",
         "sqlite": f"sqlite+pysqlite:///{tmp_path}",

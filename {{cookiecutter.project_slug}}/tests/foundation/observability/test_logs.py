@@ -216,7 +216,7 @@ def test_no_line_is_longer_than_a_pipe_takes(name: str) -> None:
 
 @pytest.mark.parametrize("length", range(4000, 4100, 9))
 def test_only_what_is_too_long_is_cut(length: int) -> None:
-    """A line that fits is unchanged."""
+    """A line within the limit is unchanged."""
     record = log.makeRecord("owner", logging.INFO, __file__, 1, "x" * (length - 91), (), None)
 
     found = json.loads(formatter("json").format(record))
