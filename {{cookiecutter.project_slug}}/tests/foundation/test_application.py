@@ -125,7 +125,7 @@ def test_features_are_loaded_by_name(package: str) -> None:
 @pytest.mark.parametrize("name", ["missing", "empty"])
 def test_a_feature_without_a_blueprint_is_an_error(package: str, name: str) -> None:
     """A name without a folder or without `bp` raises an error that names the module and the list."""
-    with pytest.raises(RuntimeError, match=rf"`bp` in featured\.{name}\.views: .* from FEATURES"):
+    with pytest.raises(RuntimeError, match=rf"featured\.{name}\.views does not define `bp`: .* FEATURES"):
         application.load_features(package, ["good", name])
 
 

@@ -119,7 +119,7 @@ def _load_blueprint(module: str) -> Blueprint:
     except (ModuleNotFoundError, AttributeError) as error:
         if error.name not in {module, module.rpartition(".")[0], "bp"}:
             raise
-        text = f"app.py has a feature without `bp` in {module}: add it, or remove the name from FEATURES"
+        text = f"{module} does not define `bp`: define the blueprint, or remove the name from FEATURES"
         raise RuntimeError(text) from None
     return blueprint
 

@@ -212,7 +212,7 @@ def _backend(pattern: str, description: str, *modules: str) -> AfterValidator:
                 importlib.import_module(module)
         except ImportError:
             packages = re.sub("[._]", "-", ", ".join(modules))
-            raise ValueError(f"needs {packages}: name them in pyproject.toml, make lock") from None
+            raise ValueError(f"needs {packages}: add them to pyproject.toml, then run make lock") from None
         return url
 
     return AfterValidator(check)
@@ -444,7 +444,7 @@ def listen(bind: str) -> socket.socket:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         sys.exit(f"cannot listen at {bind}: {str(error.strerror).partition(' (')[0]}")
-    # Accepted connections inherit it. Otherwise a body waits 40 ms until its headers are acknowledged.
+    # Accepted connections inherit TCP_NODELAY. Without it a body may wait 40 ms for an acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

@@ -1,1 +1,1 @@
-"""Notes: the example feature. Copy the folder for your own feature, then delete it."""
+"""Notes: the example feature. Copy this folder to start your own feature, then delete `notes`."""

@@ -148,7 +148,7 @@ def test_statements_are_logged_on_demand(dev: Dev) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"APP_ENV": "production"}, r"APP_ENV is production, where `make dev` would show its debugger: .*"),
+        ({"APP_ENV": "production"}, r"APP_ENV is production, and `make dev` would expose the debugger: .*"),
         ({"WEB_BIND": "0.0.0.0:1"}, r"WEB_BIND is 0\.0\.0\.0:1, .*"),
         ({"WEB_BIND": ":1"}, r"WEB_BIND is :1, .*"),
         ({"WEB_BIND": "unix:/tmp/socket"}, r"WEB_BIND=unix:/tmp/socket is no host:port, .*"),

@@ -36,7 +36,7 @@ class Base(DeclarativeBase):
 
 
 def number_rows_once(table: Table) -> None:
-    """Make SQLite never reuse ids, like PostgreSQL: the URL of a deleted row must not return a new one."""
+    """Prevent SQLite from reusing ids, as PostgreSQL does: a deleted row's URL must not return a new row."""
     keys = list(table.primary_key.columns)
     # The only type for which SQLite supports AUTOINCREMENT.
     if len(keys) == 1 and not keys[0].foreign_keys and keys[0].type.compile(_SQLITE) == "INTEGER":

@@ -35,7 +35,7 @@ class UncommittedWork(AssertionError):
 
 
 class CommitAfterFailure(RuntimeError):
-    """The session of a failed request was committed."""
+    """The session of a failed request was about to be committed."""
 
 
 class FailureAfterCommit(AssertionError):

@@ -41,7 +41,7 @@ def engine_options(
 ) -> dict[str, Any]:
     """Return the engine options for the dialect of the URL; times are in seconds.
 
-    With a pooler the role sets the deadlines, and nothing is prepared, because the next statement may reach
+    With a pooler, the role sets the deadlines, and nothing is prepared, because the next statement may reach
     another backend.
 
     Flask-SQLAlchemy converts the pool's times to integers: 0.5 would become 0.

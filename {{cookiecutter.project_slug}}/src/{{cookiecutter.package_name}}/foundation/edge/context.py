@@ -68,7 +68,7 @@ def break_off(error: Exception) -> None:
 
 
 class ResponseInContext(Iterator[bytes]):
-    """The body of a response, produced in the context of its request. A failed body is aborted and logged."""
+    """The body of a response, produced in its request's context. An error aborts it and is logged."""
 
     def __init__(self, context: contextvars.Context, body: Iterable[bytes], environ: WSGIEnvironment) -> None:
         self.context, self.body, self.last = context, body, environ[_AT_CLOSE]

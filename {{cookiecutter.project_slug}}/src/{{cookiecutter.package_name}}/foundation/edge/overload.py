@@ -1,6 +1,6 @@
 """Overload protection: requests that have waited too long are refused, so that the others are served in time.
 
-At twice its capacity a service without this layer serves no request in time: the queue grows until each
+At twice its capacity, a service without this layer serves no request in time: the queue grows until each
 request waits longer than its client, and the work is done for clients that have left.
 
 State: `started` and `process` of each `Overload`; `running` and `typical` of each `Turns`.
@@ -45,7 +45,7 @@ class Overload:
     ) -> None:
         self.wsgi_app, self.refusal, self.limit, self.exempt = wsgi_app, refusal, limit, exempt
         self.observe = observe
-        # Under gevent requests start immediately and wait inside the application.
+        # Under gevent, requests start immediately and wait inside the application.
         self.turns = Turns(turns, limit) if _has_greenlets() else None
         self.process, self.started = 0, 0.0
 

@@ -101,7 +101,7 @@ def _database(error: DBAPIError | PoolTimeout) -> Response:
             409, "This conflicts with what is stored already.", **({"errors": errors} if errors else {})
         )
     if isinstance(error, DataError):
-        log.warning("a value passed validation that the database refuses: %s", _name(error))
+        log.warning("the database rejected a value that had passed validation: %s", _name(error))
         return problem(422, "A value is out of the range that can be stored.")
     log.error("the database failed", exc_info=error)
     if isinstance(error, PoolTimeout) or error.connection_invalidated or _is_away(error):

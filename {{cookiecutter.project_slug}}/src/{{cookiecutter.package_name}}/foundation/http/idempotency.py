@@ -68,8 +68,8 @@ def read_key(scope: Iterable[str], headers: dict[str, str], *, required: bool) -
 def run_once(keyed: KeyedRequest | None, headers: Iterable[str], run: Callable[[], Response]) -> Response:
     """Run a view and store its response in one transaction, or return the stored response.
 
-    Without a key the view runs in the same way, but nothing is stored. Raises `Problem` if the key belongs to
-    a different request, or to one that is still running.
+    Without a key, the view runs in the same way, but nothing is stored. Raises `Problem` if the key belongs
+    to a different request, or to one that is still running.
     """
     with commit_together() as session:
         if keyed and (stored := _find(session, keyed)):

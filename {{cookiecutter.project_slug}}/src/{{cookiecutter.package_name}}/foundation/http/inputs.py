@@ -15,8 +15,8 @@ from .errors import MISFIT, Problem
 
 # pydantic builds an error for each invalid value, although only the first twenty are used: a body of one
 # megabyte took 100 MB.
-MOST_VALUES = 5000  # of a body, a query or a form
-MOST_ERRORS = 1000  # that are validated one by one
+MOST_VALUES = 5000  # in a body, a query or a form
+MOST_ERRORS = 1000  # beyond this, one summary error is returned
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 FORM, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 PREFIXES = ("Value error, ", "Assertion failed, ")  # pydantic's prefix of a validator's message

@@ -98,7 +98,7 @@ def fitted(line: str) -> str:
         encoded = {name: len(json.dumps(value)) for name, value in values.items() if name not in KEPT}
         name = max(encoded, key=encoded.__getitem__)
         text = values[name] if isinstance(values[name], str) else json.dumps(values[name])
-        # A character may take twelve bytes. Keep half, so that the next longest value is truncated as well.
+        # A character may take twelve bytes. Keep at least half, so that other long values are truncated too.
         kept = max(len(text) * (encoded[name] - excess - 80) // encoded[name], len(text) // 2)
         if kept < SHORTEST_VALUE:
             del values[name]
@@ -140,7 +140,7 @@ def configure(level: str, style: str) -> None:
 
 
 def utc(seconds: float) -> str:
-    """Return a time in seconds since the epoch in RFC 3339 format, with milliseconds."""
+    """Format a Unix timestamp as RFC 3339, with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -46,7 +46,7 @@ def text() -> bytes:
 class Slot:
     """A number unique among running processes.
 
-    No two slots are equal, not even with the same number: this makes the library leave a parent's files.
+    Slots compare by identity, so a child's slot never equals its parent's, and the library opens new files.
     """
 
     def __init__(self) -> None:

@@ -113,7 +113,7 @@ def on_starting(server: Any) -> None:
 def _roll(server: Any) -> None:
     """Start a new master on the same sockets. It stops this one when it is ready, or exits if it fails."""
     if os.getpid() == 1 or "NOTIFY_SOCKET" in os.environ:
-        server.log.warning("not rolled: a supervisor would take the end of this process for the end of all")
+        server.log.warning("not rolled: a supervisor would treat this process's exit as the service's")
     else:
         server.reexec()
 

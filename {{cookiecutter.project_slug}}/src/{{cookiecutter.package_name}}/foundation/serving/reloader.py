@@ -108,7 +108,7 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches both processes, and needs no traceback.
     settings = load_settings()
     if settings.app_env == "production":
-        problem = "APP_ENV is production, where `make dev` would show its debugger: set APP_ENV=development"
+        problem = "APP_ENV is production, and `make dev` would expose the debugger: set APP_ENV=development"
         exit_with(ConfigurationError(problem))
     application, title = _load()
     address = tcp_address(settings.web_bind)
