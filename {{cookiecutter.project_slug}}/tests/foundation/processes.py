@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ SETTINGS = (
     "VIRTUAL_ENV",
     "WEB_",
 )
+_reservations: deque[socket.socket] = deque()
 
 
 def wait_until(condition: Callable[[], Any], description: str, patience: float = PATIENCE) -> Any:
@@ -64,9 +66,23 @@ def wait_until(condition: Callable[[], Any], description: str, patience: float =
 
 
 def free_port() -> int:
-    """Return an unused port of the loopback address."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
+    """Return an unused port of the loopback address, which no other test process gets for a while.
+
+    Two servers that got the same port would answer each other's requests. The same port of UDP, which no
+    server uses, reserves it across processes until a hundred others have been reserved.
+    """
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as found:
+            port: int = found.getsockname()[1]
+        reservation = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            reservation.bind(("127.0.0.1", port))
+        except OSError:
+            reservation.close()
+            continue
+        _reservations.append(reservation)
+        if len(_reservations) > 100:
+            _reservations.popleft().close()
         return port
 
 
