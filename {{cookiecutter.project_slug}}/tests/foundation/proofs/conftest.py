@@ -140,7 +140,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for title in dict.fromkeys(title for title, _ in cells):
         row = [_verdict(cells.get((title, str(kind)))) for kind in KINDS]
         terminalreporter.line(f"| {title} | {' | '.join(row)} |")
-    terminalreporter.line("n/a: such a server has no other process, or no other request.")
+    terminalreporter.line("n/a: the server has no other process or request, or needs a proxy for this.")
 
 
 def _verdict(outcomes: Counter[str] | None) -> str:
