@@ -37,6 +37,7 @@ class ImpatientConnection(psycopg.Connection[Any]):
     then created again with another id. A read ends with a rollback, so nothing would ever stay prepared.
     """
 
+    _prepared: PrepareManager
     seconds: float
     silent_until = 0.0
     pinged_at = float("-inf")
