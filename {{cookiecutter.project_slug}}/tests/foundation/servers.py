@@ -63,7 +63,7 @@ SOURCES = (
 def scale() -> int:
     """Return PROOF_SCALE, the factor for repetitions: 1 by default, and 10 in `make prove`.
 
-    Above 1 the proofs run on every installed server, not only on the usual ones.
+    With a factor above 1, the proofs run on every installed server, not just the usual ones.
     """
     return int(os.environ.get("PROOF_SCALE", "1"))
 

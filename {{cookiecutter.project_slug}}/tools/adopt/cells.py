@@ -78,7 +78,7 @@ class Notebook:
                     self.source.add(file.read())
                 self.units = self._groups()
         except (OSError, SyntaxError, UnicodeError, ValueError, AttributeError, KeyError, TypeError):
-            raise NotReadableError(f"{path} is not a notebook or a file of Python") from None
+            raise NotReadableError(f"{path} is neither a notebook nor a Python file") from None
         self.code = Code([self.source], read_deployment([path]))
         self.index = self.code.index
         self.module = self.index.modules[0]

@@ -93,7 +93,7 @@ NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
     "stored", [NOON, NOON.replace(tzinfo=None), NOON.astimezone(timezone(timedelta(hours=5, minutes=45)))]
 )
 def test_a_timestamp_is_read_in_utc(stored: datetime) -> None:
-    """A timestamp that a driver returns with another zone, or with none, is read in UTC."""
+    """A timestamp in another zone is converted to UTC, and one without a zone is taken as UTC."""
     found = UTCDateTime().process_result_value(stored, sqlite.dialect())
 
     assert found is not None

@@ -107,7 +107,7 @@ class FoundationPair(OwnBase):
 
 
 class FoundationPart(OwnBase):
-    """A table whose key refers to another table's row."""
+    """A table whose primary key is also a foreign key."""
 
     __tablename__ = "foundation_parts"
 

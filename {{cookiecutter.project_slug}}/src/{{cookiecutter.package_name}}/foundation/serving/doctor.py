@@ -87,7 +87,7 @@ def _settings(settings: ServiceSettings) -> Iterator[Finding]:
         other = ", or set WEB_WORKER_CLASS=gthread_patient" if find_spec("gunicorn") else ""
         yield Finding("WEB_BIND", f"{problem}: slow clients block each thread", f"put nginx in front{other}")
     if not 0 < settings.longest_wait < 5000:
-        problem = f"is {settings.longest_wait} ms: in an overload clients leave before they are answered"
+        problem = f"is {settings.longest_wait} ms: under overload, clients leave before they get a response"
         yield Finding("QUEUE_LIMIT", problem, "remove it, so that it is 500")
     elif sys.platform != "linux":
         problem = "has no effect: only Linux counts how long a request has waited"
