@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from sqlalchemy import Connection, QueuePool, text
+from sqlalchemy.exc import InternalError
 
 from {{cookiecutter.package_name}}.foundation.database import db
 from {{cookiecutter.package_name}}.foundation.database import postgresql as module
@@ -111,15 +112,16 @@ def test_a_connection_whose_backend_is_gone_is_replaced(patient: Flask) -> None:
     assert client.get("/sleep/0").status_code == 200
 
 
-def test_a_rollback_keeps_prepared_statements(patient: Flask) -> None:
+@pytest.mark.parametrize("statement", ["SELECT 'kept'", "\n    select 'kept'"])
+def test_a_rollback_keeps_prepared_statements(statement: str, patient: Flask) -> None:
     """A statement that psycopg has prepared stays prepared after the rollback that ends each read."""
-    prepared = text("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%''kept''%'")
+    prepared = text("SELECT count(*) FROM pg_prepared_statements WHERE statement = :statement")
     with patient.app_context(), db.engine.connect() as connection:
         for _ in range(8):
-            connection.execute(text("SELECT 'kept'"))
+            connection.execute(text(statement))
             connection.rollback()
 
-        assert connection.scalar(prepared) == 1
+        assert connection.scalar(prepared, {"statement": statement}) == 1
 
 
 def test_a_rollback_forgets_statements_on_new_objects(patient: Flask) -> None:
@@ -131,3 +133,24 @@ def test_a_rollback_forgets_statements_on_new_objects(patient: Flask) -> None:
             connection.rollback()
 
             assert found == ["calm"] * 8
+
+
+def test_a_replaced_object_fails_one_transaction(patient: Flask) -> None:
+    """A prepared statement on an object that a function has replaced fails once: the rollback forgets it."""
+    body = "BEGIN CREATE TYPE mood AS ENUM ('calm'); END"
+    make = f"CREATE FUNCTION make_mood() RETURNS void LANGUAGE plpgsql AS $${body}$$"
+    with patient.app_context(), db.engine.connect() as connection:
+        connection.execute(text(make))
+        connection.commit()
+        outcomes = []
+        for _ in range(3):
+            connection.execute(text("SELECT make_mood()"))
+            try:
+                outcomes.append({connection.scalar(text("SELECT CAST('calm' AS mood)")) for _ in range(8)})
+            except InternalError:
+                outcomes.append({"failed"})
+            connection.rollback()
+        connection.execute(text("DROP FUNCTION make_mood"))
+        connection.commit()
+
+    assert outcomes == [{"calm"}, {"failed"}, {"calm"}]

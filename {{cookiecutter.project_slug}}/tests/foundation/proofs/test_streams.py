@@ -81,6 +81,6 @@ def test_with_raise_a_forgotten_commit_breaks_a_stream_off(
 
 
 def assert_broken_off(server: Server, path: str) -> None:
-    """Check that the client of a stream can tell that it is truncated."""
+    """Check that the client of a stream detects its truncation."""
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         server.send("POST", path)

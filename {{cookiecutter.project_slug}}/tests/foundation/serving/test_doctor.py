@@ -37,6 +37,7 @@ WRONG = [
     ("APP_ENV is testing", {"APP_ENV": "testing"}),
     ("DATABASE_TIMEOUT permits statements of 30 seconds", {"DATABASE_TIMEOUT": "30"}),
     ("WEB_BIND accepts connections", {"WEB_BIND": "0.0.0.0:8000"}),
+    ("WEB_BIND accepts connections", {"WEB_BIND": "0.0.0.0:8000", "WEB_WORKER_CLASS": "sync"}),
     ("QUEUE_LIMIT is 0 ms", {"QUEUE_LIMIT": "0"}),
     ("QUEUE_LIMIT is 5000 ms", {"QUEUE_LIMIT": "5000"}),
     ("TRUSTED_HOSTS is not set", {"TRUSTED_HOSTS": ""}),

@@ -70,7 +70,7 @@ def check_response(response: Response) -> None:
     if response.status_code >= 400:
         _check_failure(response, policy)
         return
-    g.success = response.status_code
+    g.success_status = response.status_code
     if forgotten := _forgotten():
         if policy == "raise" or response.is_streamed:
             fail_request()  # A stream cannot commit this work: the session is closed before.
@@ -203,10 +203,10 @@ def _unfinished() -> list[str]:
 
 def _forgotten() -> UncommittedWork | None:
     """Return an error that names the uncommitted writes of the request, once."""
-    if not (left := _unfinished()) or "success" not in g:
+    if not (left := _unfinished()) or "success_status" not in g:
         return None
     if metrics := current_app.extensions.get("metrics"):
         metrics.count("uncommitted_work")
-    answer = f"{request.method} {request.path} answers {g.pop('success')}"
+    answer = f"{request.method} {request.path} answers {g.pop('success_status')}"
     message = f"{answer} and has not committed: {'; '.join(left)}."
     return UncommittedWork(f"{message} Write inside `with transaction() as session:`.")

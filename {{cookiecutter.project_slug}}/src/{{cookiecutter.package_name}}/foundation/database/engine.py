@@ -33,7 +33,7 @@ def init_app(app: Flask, settings: ServiceSettings) -> None:
             postgresql.limit_wait(engine, timeout)
             postgresql.ping_without_waiting(engine)
             postgresql.leave_stale_connections(engine)
-            postgresql.repeat_stale_reads(engine)
+            postgresql.execute_statements(engine)
 
 
 def engine_options(

@@ -54,8 +54,8 @@ class ImpatientConnection(psycopg.Connection[Any]):
             raise NoAnswer(f"the database has not answered for {self.seconds} seconds") from None
 
     def rollback(self) -> None:
+        # A failed transaction may have used a statement that no longer works.
         if not self.is_routine or self.pgconn.transaction_status != TransactionStatus.INTRANS:
-            self.is_routine = True
             super().rollback()
             return
         statements, self._prepared = self._prepared, NO_STATEMENTS
@@ -129,24 +129,26 @@ def leave_stale_connections(engine: Engine) -> None:
             context.is_disconnect = True
 
 
-def repeat_stale_reads(engine: Engine) -> None:
-    """Retry a read with a plan from before a migration, if it is the first in its transaction.
+def execute_statements(engine: Engine) -> None:
+    """Execute each statement, and record whether its transaction has run ROUTINE statements only.
 
-    Any other request gets a 503 with Retry-After, because the server has aborted its transaction.
+    A read with a plan from before a migration is retried, if it is the first in its transaction. Any other
+    request gets a 503 with Retry-After, because the server has aborted its transaction.
     """
 
     @event.listens_for(engine, "do_execute")
     def execute(cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
-        if not statement.startswith(ROUTINE):
-            cursor.connection.is_routine = False
-        is_first = cursor.connection.pgconn.transaction_status == TransactionStatus.IDLE
+        connection: ImpatientConnection = cursor.connection
+        is_first = connection.pgconn.transaction_status == TransactionStatus.IDLE
+        is_routine = statement.lstrip()[:9].upper().startswith(ROUTINE)
+        connection.is_routine = is_routine and (is_first or connection.is_routine)
         try:
             cursor.execute(statement, parameters)
         except psycopg.Error as error:
             is_read = has_request_context() and request.method in {"GET", "HEAD"}
             if not (is_first and is_read and _has_stale_plan(error)):
                 raise
-            cursor.connection.rollback()
+            connection.rollback()
             context.root_connection.connection.invalidate(soft=True)  # Dropped after this request.
             cursor.execute(statement, parameters, prepare=False)
         return True

@@ -135,7 +135,7 @@ class Turns:
         return turn
 
     def end(self, turn: object) -> None:
-        """Return a turn, unless its request has lost it."""
+        """Give back a turn, unless its request has lost it."""
         if (began := self.running.pop(turn, None)) is not None:
             self.typical += (time.monotonic() - began - self.typical) / 10
             self.free.release()

@@ -32,8 +32,7 @@ class TrustedProxies:
         """Set the scheme and the client's address: the last one that is not a proxy's.
 
         Each proxy appends the address of its peer; a client may have forged the earlier ones. Proxies
-        preserve the Host, so X-Forwarded-Host is ignored. Source: Werkzeug, "Tell Flask it is Behind a
-        Proxy".
+        preserve the Host, so X-Forwarded-Host is ignored. Source: Werkzeug, deployment/proxy_fix.
         """
         for text in reversed(environ.get("HTTP_X_FORWARDED_FOR", "").split(",")):
             if not (address := _address(text)):

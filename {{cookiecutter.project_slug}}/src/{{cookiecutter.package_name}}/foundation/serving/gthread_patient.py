@@ -21,8 +21,8 @@ from gunicorn import http, util
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
-# Seconds a client may take for a request after its first byte, for each further BUFFERED bytes that a thread
-# reads, to take more of its answer, and to close its end after the last one.
+# Seconds that a client has for a request after its first byte, for each further BUFFERED bytes that a thread
+# reads, to read more of its response, and to close its end after the last response.
 PATIENCE = 10
 BUFFERED = 65536  # bytes of a connection
 
@@ -47,7 +47,7 @@ class Socket(socket.socket):
         try:
             super().sendall(*args)
         except BlockingIOError:  # SO_SNDTIMEO. gunicorn would print a traceback.
-            raise ConnectionResetError(errno.ECONNRESET, "the client takes nothing") from None
+            raise ConnectionResetError(errno.ECONNRESET, "the client reads nothing") from None
 
 
 class Unreader(SocketUnreader):
